@@ -1,0 +1,1 @@
+"""Read, run, differentiate, export and check Caffe nets."""
