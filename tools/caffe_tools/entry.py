@@ -1,0 +1,30 @@
+"""The console script ``caffe-layers``: one clear line where the tools' dependencies are missing.
+
+``pip install caffe-layers`` brings numpy alone, since a Caffe build's Python can seldom hold onnx too; the script is
+installed all the same. This module is all of the package that must import there, and on Python 3.8.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+NEEDED = ("onnx", "onnx_ir", "onnxruntime", "rich")
+
+
+def main() -> int:
+    """Run the command line; its exit code is returned, 2 where the tools cannot run here."""
+    if sys.version_info < (3, 10):
+        version = ".".join(map(str, sys.version_info[:2]))
+        return refuse(f"the command line needs Python 3.10 or later, this is {version} (the layers run from 3.8 on)")
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        return refuse(f"{', '.join(missing)} not found: the command line needs pip install 'caffe-layers[tools]'")
+    from caffe_tools.cli import main as command_line
+
+    return command_line()
+
+
+def refuse(reason: str) -> int:
+    print(f"caffe-layers: {reason}", file=sys.stderr)
+    return 2
