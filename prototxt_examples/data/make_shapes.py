@@ -2,17 +2,18 @@
 
     python prototxt_examples/data/make_shapes.py
 
-Each 32×32 image holds one to three shapes of class 1 (filled rectangle), 2 (frame) or 3 (ellipse) on noise. The head looks
-at every fourth pixel, so its grid has 8×8 positions; at each stand A = 3 anchors of area 12² and aspect (height/width) ½, 1, 2.
+Each 32×32 image holds one to three shapes of class 1 (filled rectangle), 2 (frame) or 3 (ellipse) on noise. The head
+looks at every fourth pixel, so its grid has 8×8 positions; at each stand A = 3 anchors of area 12² and aspect
+(height/width) ½, 1, 2.
 
     data        (N, 1, 32, 32)   grey values 0..255
     label       (N, A, 64)       the class of each anchor at each position: 0 background, −1 neither (ignored)
     box_target  (N, A·4, 8, 8)   (dx, dy, log dw, log dh) from the anchor to its box, 0 where there is none
     box_mask    (N, A·4, 8, 8)   1 where there is one
 
-As in RetinaNet (Lin et al., Focal Loss for Dense Object Detection, 2017, section 4) an anchor belongs to the box that it
-overlaps most when their IoU is at least 0.5, is background below 0.4 and ignored between; here each box also gets its best
-anchor, however little they overlap, for the images are few.
+As in RetinaNet (Lin et al., Focal Loss for Dense Object Detection, 2017, section 4) an anchor belongs to the box that
+it overlaps most when their IoU is at least 0.5, is background below 0.4 and ignored between. Here each box gets its
+best anchor besides, however little they overlap, for the images are few.
 """
 
 from pathlib import Path
@@ -38,9 +39,9 @@ def examples(count, seed):
     rows = []
     for _ in range(count):
         boxes, classes = place_shapes(random)
-        label, box_target, box_mask = targets(anchors, boxes, classes)
-        rows.append({"data": draw(boxes, classes, random), "label": label, "box_target": box_target, "box_mask": box_mask})
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        rows.append((draw(boxes, classes, random), *targets(anchors, boxes, classes)))
+    names = ("data", "label", "box_target", "box_mask")
+    return {name: np.stack([row[i] for row in rows]) for i, name in enumerate(names)}
 
 
 def anchor_boxes():
@@ -72,7 +73,7 @@ def draw(boxes, classes, random):
     """(1, 32, 32): the shapes, bright on dark noise."""
     image = 15 * random.randint(0, 4, size=(SIZE, SIZE))
     y, x = np.mgrid[0:SIZE, 0:SIZE] + 0.5
-    for (x1, y1, x2, y2), kind in zip(boxes, classes):
+    for (x1, y1, x2, y2), kind in zip(boxes, classes, strict=True):
         inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)
         if kind == 2:
             inside &= ~((x > x1 + 2) & (x < x2 - 2) & (y > y1 + 2) & (y < y2 - 2))
