@@ -12,7 +12,7 @@ decided by whoever knows the field; here a value is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -58,6 +58,23 @@ class Message:
     def first(self, name: str, default: Value | None = None) -> Value | None:
         return next((value for field_name, value, _ in self._fields if field_name == name), default)
 
+    def messages(self, name: str) -> list[Message]:
+        """The values of a field that holds messages; PrototxtError where one is something else."""
+        return self._all(name, lambda value: isinstance(value, Message), f"'{name} {{ ... }}'")
+
+    def strings(self, name: str) -> list[str]:
+        """The values of a field that holds quoted strings; PrototxtError where one is something else."""
+        return self._all(name, lambda value: type(value) is str, f"a quoted string for '{name}'")
+
+    def _all(self, name: str, fits: Callable[[Value], bool], expected: str) -> list:
+        values = self.fields(name)
+        for index, value in enumerate(values):
+            if not fits(value):
+                place = self.position_of(name, index)
+                found = f"{name} {{ ... }}" if isinstance(value, Message) else value
+                raise PrototxtError(f"{place or 'message'}: expected {expected}, found {found}")
+        return values
+
     def names(self) -> list[str]:
         """Each name once, in order of first appearance."""
         return list(dict.fromkeys(name for name, _, _ in self._fields))
@@ -82,12 +99,16 @@ class Message:
         self._fields.append((name, value, position))
         return value
 
+    def add_from(self, source: Message, name: str) -> None:
+        """Append every value that the field has in another message, with its position."""
+        self._fields += [entry for entry in source._fields if entry[0] == name]
+
     def set(self, name: str, values: Iterable[Value]) -> None:
         """Replace every value of the field, in the place of its first one (at the end if it is new)."""
         place = next((i for i, entry in enumerate(self._fields) if entry[0] == name), len(self._fields))
         new = Message()
         for index, value in enumerate(values):
-            new.add(name, value, self.position_of(name, index))
+            new.add(name, value, value.position if isinstance(value, Message) else self.position_of(name, index))
         rest = [entry for entry in self._fields[place:] if entry[0] != name]
         self._fields[place:] = new._fields + rest
 
