@@ -16,7 +16,7 @@ test: $(VENV)/test.stamp
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
-	$(BIN)/vermin --quiet --no-tips --violations --target=3.8- layers
+	$(BIN)/vermin --quiet --no-tips --violations --target=3.8- layers tests/in_caffe tools/caffe_tools/entry.py
 
 # An installation is repeated when what it depends on changes. It is editable, so a change of the code needs none.
 $(VENV)/%.stamp: setup.cfg pyproject.toml $(VENV)/pyvenv.cfg
