@@ -1,0 +1,117 @@
+"""Cross-entropy of given probabilities (categorical, multinomial logistic): no activation of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from caffe_layers import positionwise
+from caffe_layers.loss import LossLayer, loss_and_gradient, product
+
+FLOOR = 1e-20
+
+
+def cross_entropy_loss(
+    scores,
+    labels,
+    weights=None,
+    *,
+    axis=1,
+    target="index",
+    ignore_label=None,
+    normalization=None,
+    normalize=None,
+    class_weight=None,
+    label_smoothing=0.0,
+    background_label=0,
+):
+    """The cross-entropy of probabilities (``scores``) and its gradient: (float, array of their shape and dtype).
+
+    The definition and the keywords are those of :class:`CrossEntropyLossLayer`. ``scores`` are float32 or float64;
+    ``labels`` and ``weights`` of any real dtype. Raises ShapeError, LabelError, ParameterError.
+    """
+    return loss_and_gradient(
+        "cross_entropy_loss",
+        CrossEntropyLossLayer,
+        scores,
+        labels,
+        weights,
+        dict(
+            axis=axis,
+            target=target,
+            ignore_label=ignore_label,
+            normalization=normalization,
+            normalize=normalize,
+            class_weight=class_weight,
+            label_smoothing=label_smoothing,
+            background_label=background_label,
+        ),
+    )
+
+
+def index_block(p, channel, coefficient, gradient, probabilities):
+    """loss = -log max(p_t, floor), dloss/dp_t = -1 / max(p_t, floor); see positionwise.py."""
+    p_t = np.maximum(np.take_along_axis(p, channel[:, None], axis=1)[:, 0].astype(np.float64), FLOOR)
+    if gradient is not None:
+        gradient[...] = 0
+        np.put_along_axis(gradient, channel[:, None], (-coefficient / p_t)[:, None].astype(p.dtype), axis=1)
+    return coefficient * -np.log(p_t)
+
+
+def dense_block(p, target, coefficient, gradient, probabilities):
+    """loss = -sum_c t_c log max(p_c, floor), dloss/dp_c = -t_c / max(p_c, floor); see positionwise.py."""
+    floored = np.maximum(p, p.dtype.type(FLOOR))
+    losses = np.einsum("ncs,ncs->ns", target, np.log(floored), dtype=np.float64)
+    if gradient is not None:
+        np.divide(target * -coefficient[:, None].astype(p.dtype), floored, out=gradient)
+    return losses * -coefficient
+
+
+class CrossEntropyLossLayer(LossLayer):
+    """Cross-entropy of probabilities p, which a softmax before it has made.
+
+    With t the target of a position (a label is a one-hot t) and w its weight (bottom[2], default 1)::
+
+        loss = 1 / divisor  x  sum over positions of  w sum_c class_weight_c t'_c (-log max(p_c, 1e-20))
+        dp_c = 1 / divisor  x  -w class_weight_c t'_c / max(p_c, 1e-20)
+
+    t' is the target of :class:`caffe_layers.SoftmaxLossLayer`, for index, distribution and multi_label. Below the floor
+    the gradient is that at the floor rather than the 0 of the constant, as in Caffe, so that learning is not stuck
+    there. There is no second top. p is not checked to be a distribution.
+
+    Unlike Caffe's MultinomialLogisticLoss, which divides by the number of samples and takes a label for each of them,
+    it takes one per position and divides by ``normalization``; for N x C probabilities without ignored labels the two
+    are one.
+
+    Source: Caffe src/caffe/layers/multinomial_logistic_loss_layer.cpp.
+    """
+
+    parameters = positionwise.PARAMETERS
+    tops = ("loss",)
+
+    @classmethod
+    def evaluate(cls, params, layout, scores, labels, weights, gradient, probabilities):
+        return positionwise.evaluate(
+            params, layout, scores, labels, weights, gradient, probabilities, index_block, dense_block
+        )
+
+    def onnx(self, op, scores, labels, weights=None):
+        target = positionwise.OnnxTarget(op, self.params, scores, labels, weights)
+        axis = target.axis
+        if target.channel is not None:
+            p_t = op.Max(op.GatherElements(scores, target.channel, axis=axis), FLOOR)
+            losses = op.Neg(op.Log(p_t))
+        else:
+            floored = op.Max(scores, FLOOR)
+            losses = op.Neg(op.ReduceSum(op.Mul(target.values, op.Log(floored)), [axis], keepdims=1))
+        loss = positionwise.onnx_loss(op, target, losses)
+
+        def gradient(loss_diff):
+            if loss_diff is None:
+                return [None]
+            scale = op.Neg(product(op, loss_diff, target.factor, target.coefficient))
+            if target.channel is None:
+                return [op.Div(op.Mul(target.values, scale), floored)]
+            return [op.ScatterElements(op.zeros(scores), target.channel, op.Div(scale, p_t), axis=axis)]
+
+        op.define_gradient([loss], [scores], gradient)
+        return loss

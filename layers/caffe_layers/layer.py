@@ -1,0 +1,119 @@
+"""The Caffe contract: what a Python layer is, and the errors that our layers raise.
+
+``Layer`` is ``caffe.Layer`` where a real Caffe is importable and an equal stand-in elsewhere, so that the same classes
+serve a ``type: "Python"`` layer of a Caffe net and any program without Caffe.
+
+Source: Caffe include/caffe/layers/python_layer.hpp, python/caffe/_caffe.cpp.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import numpy as np
+
+from caffe_layers import params
+
+TRAIN, TEST = 0, 1
+
+
+class LayerError(ValueError):
+    """A layer was asked for something that it does not define; the message names the layer and what would be right."""
+
+
+class ParameterError(LayerError):
+    """``param_str`` (or a keyword of the functional API) is unknown, mistyped or does not fit the scores."""
+
+
+class ShapeError(LayerError):
+    """A bottom has a shape that does not fit the others, or there are too many or too few bottoms or tops."""
+
+
+class LabelError(LayerError):
+    """A label, target or weight has a value that is not defined."""
+
+
+class StandInBlob:
+    """Stands in for Caffe's blob of learnable parameters: ``data`` and ``diff`` of one shape."""
+
+    def __init__(self, *shape):
+        self.reshape(*shape)
+
+    def reshape(self, *shape):
+        self.data = np.zeros(shape, np.float32)
+        self.diff = np.zeros(shape, np.float32)
+
+    @property
+    def shape(self):
+        return self.data.shape
+
+
+class StandInBlobs(list):
+    """Stands in for Caffe's vector of blobs."""
+
+    def add_blob(self, *shape):
+        self.append(StandInBlob(*shape))
+        return self[-1]
+
+
+class StandInLayer:
+    """Stands in for ``caffe.Layer``: who makes the layer sets ``param_str`` and ``phase`` before ``setup``."""
+
+    param_str = ""
+    phase = TRAIN
+
+    def __init__(self, layer_param=None):
+        self.layer_param = layer_param
+        self.blobs = StandInBlobs()
+
+
+def _caffe_layer():
+    try:
+        import caffe
+    except Exception:
+        # A Caffe that is there but cannot be imported (its protobuf is often older than that of the rest) fails in
+        # many ways, and an unrelated package of the same name in any.
+        return StandInLayer
+    return caffe.Layer if hasattr(caffe, "Layer") and hasattr(caffe, "Net") else StandInLayer
+
+
+Layer = _caffe_layer()
+
+
+@contextmanager
+def naming(owner):
+    """Put the name of the layer class or function in front of the message of every LayerError raised inside."""
+    try:
+        yield
+    except params.ValueRefused as refused:
+        raise ParameterError(f"{owner}: {refused}") from None
+    except LayerError as error:
+        raise type(error)(f"{owner}: {error}") from None
+
+
+class PluginLayer(Layer):
+    """A layer with declared parameters: ``setup`` puts their effective values into ``self.params`` (name to value).
+
+    It may not define ``__init__``, which belongs to Caffe.
+    """
+
+    parameters = ()
+    """What ``param_str`` may say: an ordered tuple of :class:`caffe_layers.params.Parameter`."""
+    bottoms = ()
+    """The names of the bottoms in their order; those in brackets are optional."""
+    tops = ()
+    """The names of the tops, likewise."""
+
+    def setup(self, bottom, top):
+        with naming(type(self).__name__):
+            self.params = params.read(self.param_str, self.parameters)
+            _check_number("bottom", self.bottoms, len(bottom))
+            _check_number("top", self.tops, len(top))
+        self.top_count = len(top)
+
+
+def _check_number(what, names, number):
+    required = sum(not name.startswith("[") for name in names)
+    if not required <= number <= len(names):
+        wanted = str(required) if required == len(names) else f"{required} to {len(names)}"
+        raise ShapeError(f"there are {number} {what}s, but it wants {wanted}: {', '.join(names) or 'none'}")

@@ -1,0 +1,146 @@
+"""What all losses share: from arrays to (loss, gradient), and from blobs to arrays.
+
+A loss layer declares its parameters and a function ``evaluate``; this file makes of it the function of
+``caffe_layers.functional`` and the ``reshape``, ``forward`` and ``backward`` that Caffe calls.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from caffe_layers import params as param_str
+from caffe_layers.layer import TEST, TRAIN, LayerError, ParameterError, PluginLayer, naming
+from caffe_layers.params import INTEGER, WEIGHTS, Parameter, or_null
+from caffe_layers.targets import Layout, check_bottoms, per_class
+
+AXIS = Parameter("axis", INTEGER, 1, "the axis of the channels; negative counts from the last")
+HIGHEST = float(np.finfo(np.float32).max)
+"""What an exported graph keeps losses below, so that finite scores of any size give no infinity there."""
+
+CLASS_WEIGHT = Parameter("class_weight", or_null(WEIGHTS), None, "multiplies each class's term")
+
+
+def ignore_label(what):
+    return Parameter("ignore_label", or_null(INTEGER), None, f"{what} with this label count for nothing")
+
+
+class LossLayer(PluginLayer):
+    """Base of the losses: bottoms scores, labels and optionally weights; tops the loss and optionally probabilities.
+
+    The second top takes no part in the gradient, as in Caffe.
+    """
+
+    bottoms = ("scores", "labels", "[weights]")
+    tops = ("loss", "[probabilities]")
+    per_class_parameters = ("class_weight",)
+    takes_weights_per_element = False
+    takes_targets_of_other_shape = False
+    target = "index"
+    """The target of a layer that has no such parameter."""
+    background_has_a_channel = True
+
+    @classmethod
+    def evaluate(cls, params, layout, scores, labels, weights, gradient, probabilities):
+        """The sum of the loss and the factor, 1 / divisor, to multiply it and the gradient by.
+
+        ``scores`` is outer x channels x inner, as are ``gradient`` (of the sum) and ``probabilities``, which are
+        written where they are not None. Raises LabelError.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def layout(cls, params, scores, labels, weights=None):
+        """The scores' layout. Raises ShapeError or ParameterError where shapes and parameters do not fit."""
+        layout = Layout.of(scores, params["axis"])
+        for name in cls.per_class_parameters:
+            per_class(name, params[name], layout.channels, np.float64)
+        target = params.get("target", cls.target)
+        background, labels_end = params["background_label"], layout.channels + (not cls.background_has_a_channel)
+        if background is not None and background >= labels_end and target != "multi_label":
+            raise ParameterError(f"background_label is {background}, but the labels are 0 to {labels_end - 1}")
+        check_bottoms(layout, target, labels, weights, cls.takes_weights_per_element, cls.takes_targets_of_other_shape)
+        return layout
+
+    def reshape(self, bottom, top):
+        with naming(type(self).__name__):
+            shapes = [tuple(blob.shape) for blob in bottom]
+            self._layout = self.layout(self.params, *shapes)
+        self._gradient_is_there = False
+        if getattr(self, "_gradient", None) is None or self._gradient.shape != shapes[0]:
+            self._gradient = np.empty(shapes[0], bottom[0].data.dtype)
+        top[0].reshape(1)
+        if len(top) > 1:
+            top[1].reshape(*shapes[0])
+
+    def forward(self, bottom, top):
+        probabilities = top[1].data if len(top) > 1 else None
+        loss = self._evaluate(bottom, getattr(self, "phase", TRAIN) != TEST, probabilities)
+        # A finite loss stays finite, though it may be beyond what the top can hold.
+        limit = np.finfo(top[0].data.dtype).max
+        top[0].data[...] = min(loss, limit) if math.isfinite(loss) else loss
+
+    def backward(self, top, propagate_down, bottom):
+        with naming(type(self).__name__):
+            for index in range(1, len(bottom)):
+                if propagate_down[index]:
+                    raise LayerError(
+                        f"bottom[{index}] ({self.bottoms[index].strip('[]')}) has no gradient: the layer cannot"
+                        " propagate down to it (set propagate_down: false for it)"
+                    )
+        if propagate_down[0]:
+            if not self._gradient_is_there:
+                self._evaluate(bottom, True, None)
+            np.multiply(self._gradient, self._factor * float(top[0].diff.reshape(-1)[0]), out=bottom[0].diff)
+
+    def _evaluate(self, bottom, with_gradient, probabilities):
+        layout = self._layout
+        gradient = layout.channelwise(self._gradient) if with_gradient else None
+        with naming(type(self).__name__), np.errstate(all="ignore"):
+            total, self._factor = self.evaluate(
+                self.params,
+                layout,
+                layout.channelwise(bottom[0].data),
+                bottom[1].data,
+                bottom[2].data if len(bottom) > 2 else None,
+                gradient,
+                None if probabilities is None else layout.channelwise(probabilities),
+            )
+        self._gradient_is_there = with_gradient
+        return total * self._factor
+
+
+def loss_and_gradient(name, layer, scores, labels, weights, keywords):
+    """What a function of ``caffe_layers.functional`` returns, given its own name and its keyword arguments."""
+    with naming(name), np.errstate(all="ignore"):
+        params = param_str.complete(keywords, layer.parameters)
+        scores = as_scores(scores)
+        labels = np.asarray(labels)
+        weights = None if weights is None else np.asarray(weights)
+        layout = layer.layout(params, scores.shape, labels.shape, None if weights is None else weights.shape)
+        gradient = np.empty(scores.shape, scores.dtype)
+        total, factor = layer.evaluate(
+            params, layout, layout.channelwise(scores), labels, weights, layout.channelwise(gradient), None
+        )
+        gradient *= factor
+    return float(total * factor), gradient
+
+
+def as_scores(scores):
+    """The scores as a float32 or float64 array. Raises LayerError."""
+    scores = np.asarray(scores)
+    if scores.dtype.kind in "iu":
+        scores = scores.astype(np.float64)
+    if scores.dtype not in (np.float32, np.float64):
+        raise LayerError(f"scores must be float32 or float64, not {scores.dtype}")
+    return scores
+
+
+def product(op, *values):
+    """The ONNX product of those values that are not None (nor the number 1), or None where there are none."""
+    result = None
+    for value in values:
+        if value is not None and not (isinstance(value, float) and value == 1.0):
+            result = value if result is None else op.Mul(result, value)
+    return result

@@ -1,0 +1,131 @@
+"""Sigmoid cross-entropy: binary cross-entropy of the sigmoid of each score (logistic, multi-label)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from caffe_layers import elementwise
+from caffe_layers.loss import LossLayer, loss_and_gradient
+from caffe_layers.sigmoid import halves
+
+
+def sigmoid_cross_entropy_loss(
+    scores,
+    labels,
+    weights=None,
+    *,
+    axis=1,
+    target="multi_label",
+    ignore_label=None,
+    normalization=None,
+    normalize=None,
+    class_weight=None,
+    label_smoothing=0.0,
+    pos_weight=None,
+    background_label=0,
+):
+    """The sigmoid cross-entropy of ``scores`` and its gradient: (float, array of the scores' shape and dtype).
+
+    The definition and the keywords are those of :class:`SigmoidCrossEntropyLossLayer`. ``scores`` are float32 or
+    float64; ``labels`` and ``weights`` of any real dtype. Raises ShapeError, LabelError, ParameterError.
+    """
+    return loss_and_gradient(
+        "sigmoid_cross_entropy_loss",
+        SigmoidCrossEntropyLossLayer,
+        scores,
+        labels,
+        weights,
+        dict(
+            axis=axis,
+            target=target,
+            ignore_label=ignore_label,
+            normalization=normalization,
+            normalize=normalize,
+            class_weight=class_weight,
+            label_smoothing=label_smoothing,
+            pos_weight=pos_weight,
+            background_label=background_label,
+        ),
+    )
+
+
+def terms(x, t, pos_weight, gradient):
+    """loss = a log(1 + exp(-x)) + b log(1 + exp(x)), a = pos_weight t, b = 1 - t; dloss/dx = b p - a (1 - p).
+
+    Both logarithms are log(1 + exp(-|x|)) plus |x| or 0, so nothing overflows or cancels; see elementwise.py.
+    """
+    e, larger, smaller = halves(x)
+    positive, negative = t if pos_weight is None else t * pos_weight, 1 - t
+    losses = np.log1p(e, out=e)
+    if pos_weight is not None:
+        losses *= positive + negative
+    losses += np.maximum(x, 0) * negative
+    losses += np.maximum(-x, 0) * positive
+    if gradient is not None:
+        below = x < 0
+        np.multiply(np.where(below, smaller, larger), negative, out=gradient)
+        gradient -= np.where(below, larger, smaller) * positive
+    return losses
+
+
+def onnx_losses(op, x, t, pos_weight):
+    """The losses of :func:`terms`."""
+    shared = op.Softplus(op.Neg(op.Abs(x)))
+    if pos_weight is not None:
+        shared = op.Mul(shared, op.Add(_times(op, t, pos_weight), _complement(op, t)))
+    sides = op.Add(op.Mul(op.Relu(x), _complement(op, t)), op.Mul(op.Relu(op.Neg(x)), _times(op, t, pos_weight)))
+    return op.Add(shared, sides)
+
+
+def onnx_derivative(op, x, t, pos_weight):
+    """The derivative of :func:`terms`."""
+    p = op.Sigmoid(x)
+    if pos_weight is None:
+        return op.Sub(p, t)
+    return op.Sub(op.Mul(p, _complement(op, t)), op.Mul(op.Sub(1, p), _times(op, t, pos_weight)))
+
+
+def _complement(op, t):
+    return 1 - t if isinstance(t, float) else op.Sub(1, t)
+
+
+def _times(op, t, pos_weight):
+    if pos_weight is None:
+        return t
+    computed = not isinstance(t, float) or not isinstance(pos_weight, (float, np.ndarray))
+    return op.Mul(t, pos_weight) if computed else t * pos_weight
+
+
+class SigmoidCrossEntropyLossLayer(LossLayer):
+    """Sigmoid and binary cross-entropy in one (logistic loss); every channel is a yes-no question of its own.
+
+    With x a score, t its target in [0, 1] and w its weight (bottom[2], default 1)::
+
+        p    = 1 / (1 + exp(-x))
+        loss = 1 / divisor  x  sum over elements of  -w class_weight_c (pos_weight_c t' log p + (1 - t') log(1 - p))
+        dx   = 1 / divisor  x  w class_weight_c ((1 - t') p - pos_weight_c t' (1 - p))
+        t'   = (1 - eps) t + eps / 2
+
+    multi_label targets: as many as scores, in [0, 1]. Index labels: one per position; ``background_label`` has no
+    channel, and the channels are the other labels in order, so the labels are 0 .. C (0 .. C-1 where background_label
+    is null): with background_label 0, label k is channel k - 1 (Detectron); with C, it is channel k (mmdet 2). The
+    weights are one per position, or with multi_label one per element. The second top has the probabilities.
+
+    Unlike Caffe's SigmoidCrossEntropyLoss, a target is compared with ``ignore_label`` as it is (there it is cut to an
+    integer before), so that soft targets stay when ``ignore_label`` is 0, and a target outside [0, 1] is an error.
+
+    Source: Caffe src/caffe/layers/sigmoid_cross_entropy_loss_layer.cpp; pos_weight: torch.nn.BCEWithLogitsLoss.
+    """
+
+    parameters = elementwise.PARAMETERS
+    per_class_parameters = ("class_weight", "pos_weight")
+    takes_weights_per_element = True
+    takes_targets_of_other_shape = True
+    background_has_a_channel = False
+
+    @classmethod
+    def evaluate(cls, params, layout, scores, labels, weights, gradient, probabilities):
+        return elementwise.evaluate(params, layout, scores, labels, weights, gradient, probabilities, terms)
+
+    def onnx(self, op, scores, labels, weights=None):
+        return elementwise.onnx_loss(op, self, scores, labels, weights, onnx_losses, onnx_derivative)

@@ -1,0 +1,175 @@
+"""Sigmoid focal loss: a sigmoid cross-entropy in which well-classified elements count less."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from caffe_layers import elementwise
+from caffe_layers import sigmoid_cross_entropy as cross_entropy
+from caffe_layers.loss import LossLayer, loss_and_gradient
+from caffe_layers.params import FRACTION_OR_WEIGHTS, NOT_NEGATIVE, Parameter, or_null
+from caffe_layers.power import onnx_power, power
+from caffe_layers.sigmoid import halves
+from caffe_layers.targets import per_class
+
+
+def sigmoid_focal_loss(
+    scores,
+    labels,
+    weights=None,
+    *,
+    axis=1,
+    target="multi_label",
+    ignore_label=None,
+    normalization=None,
+    normalize=None,
+    class_weight=None,
+    label_smoothing=0.0,
+    pos_weight=None,
+    background_label=0,
+    alpha=0.25,
+    gamma=2.0,
+):
+    """The sigmoid focal loss of ``scores`` and its gradient: (float, array of the scores' shape and dtype).
+
+    The definition and the keywords are those of :class:`SigmoidFocalLossLayer`. ``scores`` are float32 or float64;
+    ``labels`` and ``weights`` of any real dtype. Raises ShapeError, LabelError, ParameterError.
+    """
+    return loss_and_gradient(
+        "sigmoid_focal_loss",
+        SigmoidFocalLossLayer,
+        scores,
+        labels,
+        weights,
+        dict(
+            axis=axis,
+            target=target,
+            ignore_label=ignore_label,
+            normalization=normalization,
+            normalize=normalize,
+            class_weight=class_weight,
+            label_smoothing=label_smoothing,
+            pos_weight=pos_weight,
+            background_label=background_label,
+            alpha=alpha,
+            gamma=gamma,
+        ),
+    )
+
+
+def terms(x, t, pos_weight, gradient, alpha, gamma):
+    """loss = alpha_t q^gamma B and dloss/dx = alpha_t q^gamma (dB/dx + gamma (1 - 2 t) p (1 - p) / q B).
+
+    B is the cross-entropy of sigmoid_cross_entropy.py, q = 1 - p_t = p (1 - t) + (1 - p) t, and alpha a number or None.
+    p (1 - p) / q is at most 1 and goes to max(p, 1 - p) where q goes to 0, so no gamma needs a negative power of q.
+    """
+    losses = cross_entropy.terms(x, t, pos_weight, gradient)
+    if gamma > 0:
+        _, larger, smaller = halves(x)
+        below = x < 0
+        q = np.where(below, smaller, larger) * (1 - t)
+        q += np.where(below, larger, smaller) * t
+        modulation = power(q, gamma)
+        if gradient is not None:
+            slope = np.divide(smaller, q, out=np.ones_like(q), where=q > 0)
+            slope *= larger
+            slope *= gamma * (1 - 2 * t)
+            slope *= losses
+            gradient += slope
+            gradient *= modulation
+        losses *= modulation
+    if alpha is not None:
+        alpha_t = alpha * t + (1 - alpha) * (1 - t)
+        losses *= alpha_t
+        if gradient is not None:
+            gradient *= alpha_t
+    return losses
+
+
+def onnx_losses(op, x, t, pos_weight, alpha, gamma):
+    """The losses of :func:`terms`."""
+    losses = cross_entropy.onnx_losses(op, x, t, pos_weight)
+    if gamma > 0:
+        losses = op.Mul(losses, onnx_power(op, _onnx_q(op, op.Sigmoid(x), t), gamma))
+    return losses if alpha is None else op.Mul(losses, _onnx_alpha(op, t, alpha))
+
+
+def onnx_derivative(op, x, t, pos_weight, alpha, gamma):
+    """The derivative of :func:`terms`."""
+    derivative = cross_entropy.onnx_derivative(op, x, t, pos_weight)
+    if gamma > 0:
+        p = op.Sigmoid(x)
+        rest = op.Sub(1, p)
+        q = _onnx_q(op, p, t)
+        none = op.Equal(q, 0)
+        ratio = op.Where(none, 1, op.Div(op.Min(p, rest), op.Where(none, 1, q)))
+        sign = gamma * (1 - 2 * t) if isinstance(t, float) else op.Sub(gamma, op.Mul(t, 2 * gamma))
+        slope = op.Mul(op.Mul(op.Mul(op.Max(p, rest), ratio), sign), cross_entropy.onnx_losses(op, x, t, pos_weight))
+        derivative = op.Mul(op.Add(derivative, slope), onnx_power(op, q, gamma))
+    return derivative if alpha is None else op.Mul(derivative, _onnx_alpha(op, t, alpha))
+
+
+def _onnx_q(op, p, t):
+    if isinstance(t, float):
+        return op.Add(op.Mul(p, 1 - 2 * t), t)
+    return op.Add(op.Mul(p, op.Sub(1, t)), op.Mul(op.Sub(1, p), t))
+
+
+def _onnx_alpha(op, t, alpha):
+    if isinstance(t, float):
+        return alpha * t + (1 - alpha) * (1 - t)
+    return op.Add(op.Mul(t, 2 * alpha - 1), 1 - alpha)
+
+
+class SigmoidFocalLossLayer(LossLayer):
+    """Focal loss on the sigmoid of each score, as RetinaNet has it.
+
+    With x a score, t its target in [0, 1] and w its weight (bottom[2], default 1)::
+
+        p       = 1 / (1 + exp(-x))
+        B       = -(pos_weight_c t' log p + (1 - t') log(1 - p))
+        1 - p_t = p (1 - t') + (1 - p) t'
+        loss    = 1 / divisor  x  sum over elements of  w class_weight_c alpha_t (1 - p_t)^gamma B
+        t'      = (1 - eps) t + eps / 2
+
+    alpha_t: of a number alpha, alpha t' + (1 - alpha)(1 - t'); of a list, the channel's entry, for both signs; null: 1.
+    gamma = 0 with alpha null is SigmoidCrossEntropyLossLayer to the last bit. Targets, labels, weights and tops are
+    those of that layer. A RetinaNet has ``normalization: POSITIVES``; the default is that of the sigmoid family in Caffe.
+
+    Source: Lin et al., Focal Loss for Dense Object Detection, equation 5; soft targets as
+    torchvision.ops.sigmoid_focal_loss.
+    """
+
+    parameters = (
+        *elementwise.PARAMETERS,
+        Parameter(
+            "alpha", or_null(FRACTION_OR_WEIGHTS), 0.25, "weight of the positives (negatives: 1 - alpha), or a list"
+        ),
+        Parameter("gamma", NOT_NEGATIVE, 2.0, "the larger, the less a well-classified element counts"),
+    )
+    per_class_parameters = ("class_weight", "pos_weight", "alpha")
+    takes_weights_per_element = True
+    takes_targets_of_other_shape = True
+    background_has_a_channel = False
+
+    @classmethod
+    def evaluate(cls, params, layout, scores, labels, weights, gradient, probabilities):
+        number, factors = _split(params["alpha"])
+        factors = per_class("alpha", factors, layout.channels, scores.dtype)
+        focal = partial(terms, alpha=number, gamma=params["gamma"])
+        return elementwise.evaluate(
+            params, layout, scores, labels, weights, gradient, probabilities, focal, class_factor=factors
+        )
+
+    def onnx(self, op, scores, labels, weights=None):
+        number, factors = _split(self.params["alpha"])
+        losses = partial(onnx_losses, alpha=number, gamma=self.params["gamma"])
+        derivative = partial(onnx_derivative, alpha=number, gamma=self.params["gamma"])
+        return elementwise.onnx_loss(op, self, scores, labels, weights, losses, derivative, class_factor=factors)
+
+
+def _split(alpha):
+    """alpha as (number or None, list or None)."""
+    return (None, alpha) if isinstance(alpha, list) else (alpha, None)

@@ -1,0 +1,138 @@
+"""Softmax focal loss: a softmax loss in which well-classified positions count less."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from caffe_layers import normalization as normalizing
+from caffe_layers import positionwise, softmax_loss
+from caffe_layers.loss import AXIS, CLASS_WEIGHT, LossLayer, loss_and_gradient
+from caffe_layers.loss import ignore_label as ignore_label_parameter
+from caffe_layers.params import FRACTION_OR_WEIGHTS, INTEGER_FROM_0, NOT_NEGATIVE, Parameter, or_null
+from caffe_layers.power import onnx_power, power
+from caffe_layers.targets import per_class
+
+
+def softmax_focal_loss(
+    scores,
+    labels,
+    weights=None,
+    *,
+    axis=1,
+    ignore_label=None,
+    normalization=None,
+    normalize=None,
+    class_weight=None,
+    alpha=0.25,
+    gamma=2.0,
+    background_label=0,
+):
+    """The softmax focal loss of ``scores`` and its gradient: (float, array of the scores' shape and dtype).
+
+    The definition and the keywords are those of :class:`SoftmaxFocalLossLayer`. ``scores`` are float32 or float64;
+    ``labels`` and ``weights`` of any real dtype. Raises ShapeError, LabelError, ParameterError.
+    """
+    return loss_and_gradient(
+        "softmax_focal_loss",
+        SoftmaxFocalLossLayer,
+        scores,
+        labels,
+        weights,
+        dict(
+            axis=axis,
+            ignore_label=ignore_label,
+            normalization=normalization,
+            normalize=normalize,
+            class_weight=class_weight,
+            alpha=alpha,
+            gamma=gamma,
+            background_label=background_label,
+        ),
+    )
+
+
+def _modulate(q, nll, gamma):
+    """With q = 1 - p_t and nll = -log p_t: q^gamma nll, and its derivative by nll, q^gamma (1 + gamma (1 - q) nll / q).
+
+    nll / q goes to 1 with q to 0, so there is no negative power of q for any gamma.
+    """
+    modulation = power(q, gamma)
+    ratio = np.divide(nll, q, out=np.ones_like(q), where=q != 0)
+    return modulation * nll, modulation * (1 + gamma * (1 - q) * ratio)
+
+
+def _onnx_modulate(op, nll, gamma):
+    if gamma == 0:
+        return nll, None
+    p = op.Exp(op.Neg(nll))
+    q = op.Sub(1, p)
+    modulation = onnx_power(op, q, gamma)
+    none = op.Equal(q, 0)
+    ratio = op.Where(none, 1, op.Div(nll, op.Where(none, 1, q)))
+    return op.Mul(modulation, nll), op.Mul(modulation, op.Add(op.Mul(op.Mul(p, ratio), gamma), 1))
+
+
+class SoftmaxFocalLossLayer(LossLayer):
+    """Focal loss on the softmax of the scores.
+
+    With x the scores of a position, t its label and w its weight (bottom[2], default 1)::
+
+        p    = softmax(x)
+        loss = 1 / divisor  x  sum over positions of  w class_weight_t alpha_t (1 - p_t)^gamma (-log p_t)
+        dx_c = 1 / divisor  x  w class_weight_t alpha_t m (p_c - [c = t])
+        m    = (1 - p_t)^gamma (1 - gamma p_t log p_t / (1 - p_t))
+
+    alpha_t: of a number alpha, alpha for a foreground label and 1 - alpha for ``background_label`` (null: alpha for
+    every label); of a list, the label's entry; null: 1. gamma = 0 with alpha null is SoftmaxLossLayer to the last bit.
+
+    Labels: one per position, integral, in 0 .. C-1. The second top has the probabilities.
+
+    Source: Lin et al., Focal Loss for Dense Object Detection, equation 5; the softmax form: Detectron,
+    modules/detectron/softmax_focal_loss_op (there the divisor is POSITIVES and labels below 0 are ignored).
+    """
+
+    parameters = (
+        AXIS,
+        ignore_label_parameter("positions"),
+        *normalizing.parameters("VALID"),
+        CLASS_WEIGHT,
+        Parameter(
+            "alpha", or_null(FRACTION_OR_WEIGHTS), 0.25, "foreground's weight (background: 1 - alpha), or a list"
+        ),
+        Parameter("gamma", NOT_NEGATIVE, 2.0, "the larger, the less a well-classified position counts"),
+        Parameter("background_label", or_null(INTEGER_FROM_0), 0, "the class of the background; null: none"),
+    )
+    per_class_parameters = ("class_weight", "alpha")
+
+    @classmethod
+    def evaluate(cls, params, layout, scores, labels, weights, gradient, probabilities):
+        alpha = per_class("alpha", params["alpha"], layout.channels, scores.dtype)
+
+        def scale(target):
+            if alpha is None:
+                return 1.0
+            if isinstance(alpha, float):
+                return np.where(target.foreground, alpha, alpha if params["background_label"] is None else 1 - alpha)
+            return target.of_class(alpha)
+
+        modulate = partial(_modulate, gamma=params["gamma"])
+        index_block = partial(softmax_loss.index_block, modulate=modulate)
+        return positionwise.evaluate(
+            params, layout, scores, labels, weights, gradient, probabilities, index_block, None, scale
+        )
+
+    def onnx(self, op, scores, labels, weights=None):
+        alpha = self.params["alpha"]
+
+        def scale(target):
+            if isinstance(alpha, list):
+                return target.of_class(alpha)
+            if alpha is None or target.is_background is None:
+                return alpha
+            return op.Where(target.is_background, 1 - alpha, alpha)
+
+        target = positionwise.OnnxTarget(op, self.params, scores, labels, weights, scale)
+        modulate = partial(_onnx_modulate, gamma=self.params["gamma"])
+        return softmax_loss.onnx_softmax_loss(op, self, scores, target, modulate)
