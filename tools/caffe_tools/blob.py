@@ -70,3 +70,15 @@ class Blob:
 
     def __repr__(self) -> str:
         return f"Blob{self.shape}"
+
+
+class Blobs(list):
+    """The learnable blobs of a Python layer, as its ``self.blobs``."""
+
+    def __init__(self, dtype: np.typing.DTypeLike = np.float32) -> None:
+        super().__init__()
+        self.dtype = np.dtype(dtype)
+
+    def add_blob(self, *shape: int) -> Blob:
+        self.append(Blob(shape, self.dtype))
+        return self[-1]

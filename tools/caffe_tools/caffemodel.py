@@ -39,6 +39,8 @@ def read(path: str | Path) -> dict[str, list[np.ndarray]]:
     blobs: dict[str, list[np.ndarray]] = {}
     layer_count = 0
     for item in file.items(0, file.size, "the net"):
+        if item.number == NET_NAME and item.wire_type != BYTES:
+            file.fail("another kind of protobuf file (ONNX?), where a .caffemodel is expected")
         if item.wire_type != BYTES or item.number not in (NET_LAYER, NET_LAYERS_V1):
             continue
         name, spans = _find_blobs(file, item, f"layer {layer_count}")

@@ -5,6 +5,7 @@ google.protobuf is not used for weights: for a blob of 100 MB it needs 60 times 
 
 from __future__ import annotations
 
+import codecs
 import mmap
 import os
 from collections.abc import Iterator
@@ -131,8 +132,12 @@ class WireFile:
 
 
 def _is_text(head: bytes) -> bool:
-    """No control characters: a .caffemodel has some among its first bytes (keys and lengths)."""
-    return all(byte >= 0x20 or byte in b"\t\n\r" for byte in head) and b"\x7f" not in head
+    """UTF-8 without control characters: a .caffemodel has some among its first bytes (keys and lengths)."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # incremental: the last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return all(character >= " " and character != "\x7f" or character in "\t\n\r" for character in text)
 
 
 def signed(value: int) -> int:

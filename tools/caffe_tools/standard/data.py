@@ -1,0 +1,68 @@
+"""Layers that make blobs from nothing: Input, DummyData. Their tops are the inputs of an exported model.
+
+Source: Caffe src/caffe/layers/input_layer.cpp, dummy_data_layer.cpp.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_tools.fields import Field, Repeated, Submessage, UInt, Values
+from caffe_tools.fillers import FILLER
+from caffe_tools.standard.registry import DEFAULT_FILLER, Layer, layer_type
+
+SHAPE = {"dim": Repeated(Field("int64"))}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A blob that a layer makes: its shape, and the filler that fills it (None: whoever runs the net does)."""
+
+    shape: tuple[int, ...]
+    filler: Values | None = None
+
+
+@layer_type("Input", bottoms=0, tops=(1, None), is_source=True, input_param={"shape": Repeated(Submessage(SHAPE))})
+def input_(layer: Layer) -> list[Source]:
+    """One shape for each top, or one for all."""
+    shapes = [tuple(shape.dim) for shape in layer.input_param.shape]
+    if len(shapes) not in (1, layer.top_count):
+        raise layer.error(f"input_param has {len(shapes)} shapes for {layer.top_count} tops: give one, or one for each")
+    return [Source(_checked(layer, shape)) for shape in shapes * (layer.top_count // len(shapes))]
+
+
+@layer_type(
+    "DummyData",
+    bottoms=0,
+    tops=(1, None),
+    is_source=True,
+    dummy_data_param={
+        "data_filler": Repeated(Submessage(FILLER)),
+        "shape": Repeated(Submessage(SHAPE)),
+        "num": Repeated(UInt()),
+        "channels": Repeated(UInt()),
+        "height": Repeated(UInt()),
+        "width": Repeated(UInt()),
+    },
+)
+def dummy_data(layer: Layer) -> list[Source]:
+    """Filled blobs: constant ones once, random ones anew in every forward pass."""
+    p, tops = layer.dummy_data_param, layer.top_count
+    if len(p.data_filler) not in (0, 1, tops):
+        raise layer.error(f"data_filler is given {len(p.data_filler)} times: give it 0, 1 or {tops} times")
+    fillers = list(p.data_filler) or [DEFAULT_FILLER]
+    if p.shape:
+        shapes = [tuple(shape.dim) for shape in p.shape]
+    else:
+        shapes = list(zip(p.num, p.channels, p.height, p.width, strict=False))
+    if len(shapes) not in (1, tops):
+        raise layer.error(f"dummy_data_param has {len(shapes)} shapes for {tops} tops: give one, or one for each")
+    shapes = shapes if len(shapes) == tops else shapes * tops
+    fillers = fillers if len(fillers) == tops else fillers * tops
+    return [Source(_checked(layer, shape), filler) for shape, filler in zip(shapes, fillers, strict=True)]
+
+
+def _checked(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if any(dim < 0 for dim in shape):
+        raise layer.error(f"the shape {shape} has a negative dim")
+    return shape

@@ -1,0 +1,81 @@
+"""EuclideanLoss, HingeLoss and ContrastiveLoss. They use Caffe's old N/C/H/W view, hence at most 4 axes.
+
+Source: Caffe src/caffe/layers/euclidean_loss_layer.cpp, hinge_loss_layer.cpp, contrastive_loss_layer.cpp.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from caffe_tools.fields import Bool, Enum, Float
+from caffe_tools.graph import Builder
+from caffe_tools.standard.registry import Layer, dims_text, expect_shape, layer_type
+
+
+def _rows(op: Builder, layer: Layer, index: int, x: ir.Value) -> ir.Value:
+    """Bottom ``index`` as N rows."""
+    shape = op.shape(x)
+    if not 1 <= len(shape) <= 4:
+        raise layer.error(f"bottom {layer.spec.bottoms[index]!r} has the shape {dims_text(shape)}: it takes 1 to 4 axes")
+    return op.reshape(x, [shape[0], -1])
+
+
+@layer_type("EuclideanLoss", bottoms=2, is_loss=True)
+def euclidean_loss(op: Builder, layer: Layer, x: ir.Value, target: ir.Value) -> ir.Value:
+    """Σ (x − target)² / 2N. Both bottoms get a gradient."""
+    a, b = _rows(op, layer, 0, x), _rows(op, layer, 1, target)
+    expect_shape(layer, 1, op.shape(b), op.shape(a), "both bottoms have as many elements in each row")
+    difference = op.Sub(a, b)
+    return op.Div(op.ReduceSumSquare(difference, keepdims=0), op.Mul(op.count(x, [0]), 2))
+
+
+@layer_type("HingeLoss", bottoms=2, is_loss=True, labels=[1], hinge_loss_param={"norm": Enum(numbers={"L1": 1, "L2": 2})})
+def hinge_loss(op: Builder, layer: Layer, x: ir.Value, label: ir.Value) -> ir.Value:
+    """Σ max(0, 1 − s·x)^p / N over all classes, with s = 1 for the label's class and −1 for the others; p as ``norm``."""
+    rows = _rows(op, layer, 0, x)
+    count, classes = op.shape(rows)
+    labels = op.cast(op.reshape(label, [count]), "int64")
+    signs = op.OneHot(labels, classes, op.constant([1.0, -1.0], x.dtype.numpy()), axis=1)
+    margins = op.Relu(op.Add(op.Mul(rows, signs), 1))
+    sum_ = op.ReduceSum if layer.hinge_loss_param.norm == "L1" else op.ReduceSumSquare
+    return op.Div(sum_(margins, keepdims=0), op.count(x, [0]))
+
+
+@layer_type(
+    "ContrastiveLoss",
+    bottoms=3,
+    is_loss=True,
+    labels=[2],
+    contrastive_loss_param={"margin": Float(1.0), "legacy_version": Bool(False)},
+)
+def contrastive_loss(op: Builder, layer: Layer, a: ir.Value, b: ir.Value, similar: ir.Value) -> ir.Value:
+    """Σ d² over similar pairs + Σ max(margin − d, 0)² over the others, / 2N, with d the distance of a pair.
+
+    The legacy version takes max(margin − d², 0) for the others. Caffe's gradient divides by d + 1e-4, not by d.
+    """
+    p = layer.contrastive_loss_param
+    left, right = _rows(op, layer, 0, a), _rows(op, layer, 1, b)
+    expect_shape(layer, 1, op.shape(right), op.shape(left), "both bottoms of a pair have one shape")
+    difference = op.Sub(left, right)
+    is_similar = op.Not(op.Equal(op.cast(op.reshape(similar, [op.shape(a)[0], 1]), "int64"), 0))
+    squared = op.ReduceSumSquare(difference, [1], keepdims=1)
+    if p.legacy_version:
+        gap = op.Sub(p.margin, squared)
+        apart = op.Relu(gap)
+    else:
+        distance = op.Sqrt(squared)
+        gap = op.Sub(p.margin, distance)
+        apart = op.Relu(gap)
+        apart = op.Mul(apart, apart)
+    count = op.count(a, [0])
+    loss = op.Div(op.ReduceSum(op.Where(is_similar, squared, apart), keepdims=0), op.Mul(count, 2))
+
+    def gradient(dloss: ir.Value) -> list[ir.Value]:
+        pushed = op.constant(1.0, a.dtype.numpy()) if p.legacy_version else op.Div(gap, op.Add(distance, 1e-4))
+        pushed = op.Where(op.Greater(gap, 0), op.Neg(pushed), 0)
+        scale = op.Mul(op.Where(is_similar, 1.0, pushed), op.Div(dloss, count))
+        diff = op.reshape(op.Mul(difference, scale), op.shape(a))
+        return [diff, op.Neg(diff)]
+
+    op.define_gradient([loss], [a, b], gradient)
+    return loss

@@ -1,0 +1,215 @@
+"""The table of standard Caffe layer types, filled by the files beside this one.
+
+A layer type is one function, named after the type. It gets the graph builder ``op``, the ``layer`` it is built for and
+the bottoms' values, and returns the tops' values:
+
+    @layer_type("ReLU", relu_param={"negative_slope": Float(0.0)})
+    def relu(op, layer, x):
+        return op.Relu(x)
+
+The keyword arguments of the decorator declare the messages that the type reads; ``layer.relu_param.negative_slope`` is
+then a value of that type, with Caffe's default where the prototxt is silent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from caffe_tools import fields
+from caffe_tools.errors import GraphError, NetError
+from caffe_tools.fields import Field, Values
+from caffe_tools.fillers import FILLER
+from caffe_tools.graph import Builder
+from caffe_tools.netspec import LayerSpec
+
+
+@dataclass(frozen=True)
+class LayerType:
+    """A standard layer type. ``bottoms`` and ``tops`` are the least and the greatest number of blobs (None: any)."""
+
+    name: str
+    function: Callable[..., Any]
+    messages: Mapping[str, Mapping[str, Field]]
+    bottoms: tuple[int, int | None]
+    tops: tuple[int, int | None]
+    is_loss: bool = False
+    is_source: bool = False
+    labels: frozenset[int] = frozenset()
+    """Bottoms that never get a gradient (Caffe's AllowForceBackward is false, or its Backward refuses them)."""
+
+
+TYPES: dict[str, LayerType] = {}
+
+
+def layer_type(
+    name: str,
+    *,
+    bottoms: int | tuple[int, int | None] = 1,
+    tops: int | tuple[int, int | None] = 1,
+    is_loss: bool = False,
+    is_source: bool = False,
+    labels: Sequence[int] = (),
+    **messages: Mapping[str, Field],
+) -> Callable[[Callable], Callable]:
+    """Register the function below as the layer type ``name``."""
+
+    def register(function: Callable) -> Callable:
+        TYPES[name] = LayerType(
+            name, function, messages, _range(bottoms), _range(tops), is_loss, is_source, frozenset(labels)
+        )
+        return function
+
+    return register
+
+
+def _range(number: int | tuple[int, int | None]) -> tuple[int, int | None]:
+    return number if isinstance(number, tuple) else (number, number)
+
+
+class Host(Protocol):
+    """Who builds a layer: the embedded net (parameters are inputs) or an export (parameters are stored tensors)."""
+
+    def parameter(self, index: int, shape: Sequence[int], filler: Values) -> ir.Value: ...
+
+    def update(self, index: int, value: ir.Value) -> None: ...
+
+    def random_uniform(self, like: ir.Value) -> ir.Value: ...
+
+
+DEFAULT_FILLER = fields.read(None, FILLER, "filler")
+
+
+@dataclass
+class Layer:
+    """What a layer type's function knows of the layer that it builds."""
+
+    spec: LayerSpec
+    type: LayerType
+    host: Host
+    directory: str = ""
+    learnable_count: int = 0
+    statistics: set[int] = field(default_factory=set)
+    _messages: dict[str, Values] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def phase(self) -> str:
+        return self.spec.phase
+
+    @property
+    def top_count(self) -> int:
+        return len(self.spec.tops)
+
+    def __getattr__(self, message: str) -> Values:
+        """The values of a declared parameter message, such as ``layer.pooling_param``."""
+        declared = self.type.messages.get(message)
+        if declared is None:
+            raise AttributeError(message)
+        if message not in self._messages:
+            self._messages[message] = read_message(self.spec, message, declared)
+        return self._messages[message]
+
+    def parameter(self, shape: Sequence[int], filler: Values | None = None) -> ir.Value:
+        """The layer's next learnable blob. ``filler`` (default: zeros) fills it where no weights are given."""
+        index, self.learnable_count = self.learnable_count, self.learnable_count + 1
+        return self.host.parameter(index, tuple(int(dim) for dim in shape), filler or DEFAULT_FILLER)
+
+    def statistic(self, shape: Sequence[int]) -> ir.Value:
+        """The layer's next stored blob that no gradient changes (BatchNorm's running statistics), at first zeros."""
+        self.statistics.add(self.learnable_count)
+        return self.parameter(shape)
+
+    def update(self, index: int, value: ir.Value) -> None:
+        """The forward pass leaves ``value`` in stored blob ``index``."""
+        self.host.update(index, value)
+
+    def random_uniform(self, like: ir.Value) -> ir.Value:
+        """Random numbers in [0, 1) of the shape of ``like``, drawn anew in every forward pass."""
+        return self.host.random_uniform(like)
+
+    def axis(self, axis: int, value: ir.Value, what: str = "axis") -> int:
+        """``axis`` counted from the front; NetError where the blob has no such axis."""
+        return canonical_axis(self.spec, axis, len(value.shape), what)
+
+    def path(self, name: str) -> str:
+        """A file that the prototxt names: relative to the working directory as in Caffe, else to the prototxt."""
+        beside = os.path.join(self.directory, name)
+        return beside if not os.path.exists(name) and os.path.exists(beside) else name
+
+    def error(self, text: str) -> NetError:
+        return self.spec.error(text)
+
+
+def read_message(spec: LayerSpec, name: str, declared: Mapping[str, Field]) -> Values:
+    """The message ``name`` of a layer, with defaults where it is silent."""
+    found = spec.message.fields(name)
+    if len(found) > 1:
+        raise spec.error(f"{name} is given {len(found)} times, give it once")
+    if found and isinstance(found[0], (str, int, float)):
+        raise spec.error(f"{name} is written as {name} {{ … }}")
+    return fields.read(found[0] if found else None, declared, f"layer {spec.name!r} ({spec.type}): {name}")
+
+
+def canonical_axis(spec: LayerSpec, axis: int, rank: int, what: str = "axis") -> int:
+    if not -rank <= axis < rank:
+        raise spec.error(f"{what} {axis} is out of range for a blob of {rank} axes: give {-rank} to {rank - 1}")
+    return axis % rank
+
+
+def check_counts(spec: LayerSpec, kind: LayerType) -> None:
+    """NetError where the layer has too few or too many bottoms or tops."""
+    for what, have, (least, most) in (
+        ("bottom", len(spec.bottoms), kind.bottoms),
+        ("top", len(spec.tops), kind.tops),
+    ):
+        if have < least or (most is not None and have > most):
+            if least == most:
+                wanted = str(least)
+            elif most is None:
+                wanted = f"at least {least}"
+            else:
+                wanted = f"{least} to {most}"
+            raise spec.error(f"it has {have} {what} blobs, but takes {wanted}")
+
+
+def build(op: Builder, layer: Layer, bottoms: Sequence[ir.Value]) -> tuple[ir.Value, ...]:
+    """The tops of ``layer`` over ``bottoms``, appended to ``op``'s graph."""
+    check_counts(layer.spec, layer.type)
+    layer.learnable_count = 0
+    with op.layer(layer.name):
+        try:
+            tops = layer.type.function(op, layer, *bottoms)
+        except (NetError, GraphError) as error:
+            if repr(layer.name) in str(error):
+                raise
+            raise layer.error(str(error)) from None
+    return tops if isinstance(tops, tuple) else (tops,)
+
+
+def expect_shape(layer: Layer, index: int, have: Sequence, want: Sequence, why: str) -> None:
+    """NetError where bottom ``index`` has another shape than ``why`` demands; symbolic dims fit anything."""
+    fits = len(have) == len(want) and all(
+        h == w or isinstance(h, str) or isinstance(w, str) for h, w in zip(have, want, strict=True)
+    )
+    if not fits:
+        raise layer.error(
+            f"bottom {layer.spec.bottoms[index]!r} has the shape {dims_text(have)}, but must have"
+            f" {dims_text(want)}: {why}"
+        )
+
+
+def dims_text(dims: Sequence) -> str:
+    return "×".join(map(str, dims)) if len(dims) else "() (a scalar)"
+
+
+FLT_MIN = float(np.finfo(np.float32).tiny)
+FLT_MAX = float(np.finfo(np.float32).max)

@@ -1,0 +1,202 @@
+"""A standard layer inside the embedded net: its graph, alone, in ONNX Runtime.
+
+``backward`` runs the layer's forward nodes again together with their gradient, so that it needs nothing but the
+bottoms, the parameters and the diffs of the tops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+
+from caffe_tools import standard
+from caffe_tools.blob import Blob
+from caffe_tools.fields import Values
+from caffe_tools.fillers import fill
+from caffe_tools.gradient import gradients
+from caffe_tools.graph import Builder
+from caffe_tools.netspec import LayerSpec
+from caffe_tools.session import make_session, run
+
+
+class StandardLayer:
+    """One layer whose type stands in ``standard``; pycaffe's ``net.layers[i]``: ``type`` and ``blobs``."""
+
+    def __init__(self, spec: LayerSpec, random: np.random.Generator, directory: str) -> None:
+        self.spec = spec
+        self.type = spec.type
+        self.kind = standard.TYPES[spec.type]
+        self.blobs: list[Blob] = []
+        self.is_loss = self.kind.is_loss
+        self.layer = standard.Layer(spec, self.kind, self, directory)
+        self._random = random
+        self._shapes: list[tuple[int, ...]] | None = None
+        self._random_values: list[np.ndarray] = []
+        self._kept_bottoms: dict[int, np.ndarray] = {}
+
+    def allow_force_backward(self, index: int) -> bool:
+        return index not in self.kind.labels
+
+    def reshape(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
+        """Build the layer for the bottoms' shapes (where they changed) and give the tops theirs."""
+        shapes = [bottom.shape for bottom in bottoms]
+        if shapes == self._shapes:
+            return
+        self._build(shapes)
+        self._forward: onnxruntime.InferenceSession | None = None
+        self._backward: dict[tuple, onnxruntime.InferenceSession | None] = {}
+        self._shapes = shapes
+        self._top_shapes = [self._op.shape(top) for top in self._tops]
+        for top, shape in zip(tops, self._top_shapes, strict=True):
+            top.reshape(*shape)
+
+    def _build(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        self._op = Builder(name=self.spec.name)
+        self._parameters: list[ir.Value] = []
+        self._updates: dict[int, ir.Value] = {}
+        self._random_inputs: list[ir.Value] = []
+        self._bottoms = [self._op.input(f"bottom{i}", shape) for i, shape in enumerate(shapes)]
+        self._tops = standard.build(self._op, self.layer, self._bottoms)
+
+    # What a layer asks of its host (registry.Host) ------------------------------------------------------------------
+
+    def parameter(self, index: int, shape: tuple[int, ...], filler: Values) -> ir.Value:
+        if index == len(self.blobs):
+            blob = Blob(shape)
+            where = f"layer {self.spec.name!r} ({self.type})"
+            blob.data[...] = fill(shape, filler, self._random, where)
+            self.blobs.append(blob)
+        elif self.blobs[index].shape != shape:
+            raise self.spec.error(
+                f"its learnable blob {index} has the shape {self.blobs[index].shape}, but these bottoms need {shape}"
+            )
+        self._parameters.append(self._op.input(f"parameter{index}", shape))
+        return self._parameters[-1]
+
+    def update(self, index: int, value: ir.Value) -> None:
+        self._updates[index] = value
+
+    def random_uniform(self, like: ir.Value) -> ir.Value:
+        self._random_inputs.append(self._op.input(f"random{len(self._random_inputs)}", self._op.shape(like)))
+        return self._random_inputs[-1]
+
+    # Running --------------------------------------------------------------------------------------------------------
+
+    @property
+    def random_values(self) -> list[np.ndarray]:
+        """The random numbers of the last forward pass."""
+        return self._random_values
+
+    def forward(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
+        self._kept_bottoms = {
+            index: bottom.data.copy() for index, bottom in enumerate(bottoms) if any(bottom is top for top in tops)
+        }
+        draw = self._random.random
+        self._random_values = [draw(self._op.shape(value), np.float32) for value in self._random_inputs]
+        if self._forward is None and tops:
+            for index, top in enumerate(self._tops):
+                self._op.output(top, f"top{index}")
+            for index, value in self._updates.items():
+                self._op.output(value, f"update{index}")
+            self._forward = make_session(self._op.graph) if tops else None
+        results = run(self._forward, None, self._feeds(bottoms), self._where("forward")) if tops else []
+        for top, result in zip(tops, results, strict=False):
+            top.data[...] = result
+        for index, result in zip(self._updates, results[len(tops) :], strict=True):
+            self.blobs[index].data[...] = result
+
+    def backward(
+        self, tops: Sequence[Blob], propagate_down: Sequence[bool], bottoms: Sequence[Blob], learn: Sequence[bool]
+    ) -> None:
+        """Write the diffs of the bottoms that ``propagate_down`` names; add to those of the blobs that ``learn`` names."""
+        key = (tuple(propagate_down), tuple(learn))
+        if key not in self._backward:
+            self._backward[key] = self._build_backward(*key)
+        results = self._run_backward(self._backward[key], bottoms, tops)
+        for index, bottom in enumerate(bottoms):
+            if propagate_down[index]:
+                bottom.diff[...] = results.get(f"bottom_diff{index}", 0)
+        for index, blob in enumerate(self.blobs):
+            if learn[index] and f"parameter_diff{index}" in results:
+                blob.diff += results[f"parameter_diff{index}"]
+
+    def _run_backward(
+        self, session: onnxruntime.InferenceSession | None, bottoms: Sequence[Blob], tops: Sequence[Blob]
+    ) -> dict[str, np.ndarray]:
+        if session is None:
+            return {}
+        feeds = self._feeds(bottoms)
+        feeds |= {f"top_diff{i}": top.diff for i, top in enumerate(tops)}
+        wanted = {value.name for value in session.get_inputs()}
+        feeds = {name: value for name, value in feeds.items() if name in wanted}
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, run(session, names, feeds, self._where("backward")), strict=True))
+
+    def _build_backward(
+        self, propagate_down: tuple[bool, ...], learn: tuple[bool, ...]
+    ) -> onnxruntime.InferenceSession | None:
+        """None where no gradient flows."""
+        self._build(self._shapes)
+        op = self._op
+        seeds = {}
+        for index, top in enumerate(self._tops):
+            diff = op.input(f"top_diff{index}", op.shape(top))
+            # a layer may hand one value out several times (Split): its diffs add up
+            seeds[top] = op.Add(seeds[top], diff) if top in seeds else diff
+        by = {f"bottom_diff{i}": value for i, value in enumerate(self._bottoms) if propagate_down[i]}
+        learnt = [learns and i not in self.layer.statistics for i, learns in enumerate(learn)]
+        by |= {f"parameter_diff{i}": value for i, value in enumerate(self._parameters) if learnt[i]}
+        for name, diff in zip(by, gradients(op, seeds, list(by.values())), strict=True):
+            if diff is not None:
+                op.output(diff, name)
+        op.remove_unused()
+        return make_session(op.graph) if op.graph.outputs else None
+
+    def _feeds(self, bottoms: Sequence[Blob]) -> dict[str, np.ndarray]:
+        feeds = {f"bottom{i}": self._kept_bottoms.get(i, bottom.data) for i, bottom in enumerate(bottoms)}
+        feeds |= {f"parameter{i}": blob.data for i, blob in enumerate(self.blobs)}
+        feeds |= {f"random{i}": values for i, values in enumerate(self._random_values)}
+        return feeds
+
+    def _where(self, what: str) -> str:
+        return f"layer {self.spec.name!r} ({self.type}) {what}"
+
+
+class SourceLayer:
+    """A layer that makes blobs from nothing: Input (filled from outside) and DummyData (filled by its fillers)."""
+
+    is_loss = False
+
+    def __init__(self, spec: LayerSpec, random: np.random.Generator, directory: str) -> None:
+        self.spec = spec
+        self.type = spec.type
+        self.kind = standard.TYPES[spec.type]
+        self.blobs: list[Blob] = []
+        standard.registry.check_counts(spec, self.kind)
+        self.sources = self.kind.function(standard.Layer(spec, self.kind, self, directory))
+        self._random = random
+        self._is_set_up = False
+
+    def reshape(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
+        """The tops get their shapes when the net is made, and keep those that their users give them later."""
+        if not self._is_set_up:
+            for top, source in zip(tops, self.sources, strict=True):
+                top.reshape(*source.shape)
+            self._fill(tops, refill=False)
+            self._is_set_up = True
+
+    def forward(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
+        self._fill(tops, refill=True)
+
+    def _fill(self, tops: Sequence[Blob], refill: bool) -> None:
+        """Constant fillers fill once, all others in every forward pass."""
+        for top, source in zip(tops, self.sources, strict=True):
+            if source.filler is not None and (source.filler.type == "constant") != refill:
+                where = f"layer {self.spec.name!r} ({self.type})"
+                top.data[...] = fill(top.shape, source.filler, self._random, where)
+
+    def backward(self, *arguments: object) -> None:
+        """Data has no gradient to pass on."""
