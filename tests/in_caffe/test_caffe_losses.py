@@ -100,12 +100,10 @@ def test_a_loss_and_its_gradient_are_those_of_the_functional_api(case, phase, tm
     assert_close(net.params["scores"][0].diff, (gradient * scores).sum(), relative=1e-4)
 
 
-@pytest.mark.parametrize("layer", sorted(FUNCTIONS))
-def test_labels_get_no_gradient_and_no_bottom_is_written(layer, tmp_path):
-    scores = PROBABILITIES if layer == "CrossEntropyLossLayer" else SCORES
-    target = "multi_label" if layer.startswith("Sigmoid") else "index"
-    labels = MULTI_HOT if target == "multi_label" else INDEX
-    net = build(loss_net(layer, scores.shape, labels.shape, {"target": target}), caffe.TRAIN, tmp_path)
+@pytest.mark.parametrize("case", ["cross-entropy", "sigmoid", "sigmoid focal", "softmax", "softmax focal"])
+def test_labels_get_no_gradient_and_no_bottom_is_written(case, tmp_path):
+    layer, scores, labels, parameters = CASES[case]
+    net = build(loss_net(layer, scores.shape, labels.shape, parameters), caffe.TRAIN, tmp_path)
     net.forward(data=scores, label=labels)
     net.backward()
     assert np.array_equal(net.blobs["scores"].data, scores.astype(np.float32))
