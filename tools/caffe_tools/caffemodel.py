@@ -24,6 +24,7 @@ BLOB_LEGACY_DIMS, BLOB_DATA, BLOB_SHAPE, BLOB_DOUBLE_DATA = (1, 2, 3, 4), 5, 7, 
 SHAPE_DIM = 1
 
 MAX_AXES = 32  # Caffe's kMaxBlobAxes
+MAX_DIM = 2**31 - 1  # Blob::Reshape's INT_MAX
 MAX_FILE_BYTES = 2**31 - 1  # Caffe's kProtoReadBytesLimit
 
 
@@ -93,19 +94,22 @@ def _read_blob(file: WireFile, start: int, end: int, what: str) -> np.ndarray:
         elif item.number == BLOB_DOUBLE_DATA and item.wire_type in (BYTES, FIXED64):
             values[BLOB_DOUBLE_DATA].append(file.numbers(item, "<f8", what))
     shape = [legacy.get(number, 0) for number in BLOB_LEGACY_DIMS] if legacy else dims
-    if len(shape) > MAX_AXES or min(shape, default=0) < 0:
-        file.fail(f"{what}: {_spelled(shape)} is not a shape: at most {MAX_AXES} axes, none negative")
+    if len(shape) > MAX_AXES or not all(0 <= dim <= MAX_DIM for dim in shape):
+        file.fail(f"{what}: {_spelled(shape)} is not a shape: at most {MAX_AXES} axes of 0 to {MAX_DIM}")
     parts = values[BLOB_DOUBLE_DATA] if any(map(len, values[BLOB_DOUBLE_DATA])) else values[BLOB_DATA]
     count = sum(map(len, parts))
     if math.prod(shape) != count:
         file.fail(f"{what}: shape {_spelled(shape)} needs {math.prod(shape)} values, the file holds {count}")
     blob = np.empty(count, np.float32)
     filled = 0
-    with np.errstate(over="ignore"):  # a double beyond float32 becomes inf, as in Caffe
+    with np.errstate(over="ignore", invalid="ignore"):  # a double beyond float32 becomes inf, as in Caffe
         for part in parts:
             blob[filled : filled + len(part)] = part
             filled += len(part)
-    return blob.reshape(shape)
+    try:
+        return blob.reshape(shape)
+    except ValueError:  # no values, but dims whose product without the zeros is beyond any address
+        file.fail(f"{what}: {_spelled(shape)} is too large a shape")
 
 
 def _read_dims(file: WireFile, shape: Item, what: str) -> list[int]:
