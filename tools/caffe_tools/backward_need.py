@@ -35,7 +35,7 @@ def _above_what_learns(net: Net) -> BackwardNeed:
     needs: dict[str, bool] = {}
     result = BackwardNeed([], [], [])
     for spec, layer in zip(net.spec.layers, net.layers, strict=True):
-        learn = [spec.param(index).lr_mult != 0 for index in range(len(layer.blobs))]
+        learn = [spec.param(index).lr_mult != 0 and layer.learns(index) for index in range(len(layer.blobs))]
         below = [needs[bottom] for bottom in spec.bottoms]
         bottoms = list(spec.propagate_down) if spec.propagate_down else below
         layer_needs = any(below) or any(learn)
@@ -75,4 +75,4 @@ def _force(net: Net, need: BackwardNeed) -> None:
         need.layers[index] = True
         for position in range(len(need.bottoms[index])):
             need.bottoms[index][position] = need.bottoms[index][position] or layer.allow_force_backward(position)
-        need.learn[index] = [True] * len(need.learn[index])
+        need.learn[index] = [layer.learns(i) for i in range(len(need.learn[index]))]

@@ -26,6 +26,8 @@ OPSET = 18
 Dim = int | str
 Diffs = Sequence[ir.Value | None]
 
+_BROADCASTS_ALL = frozenset(["Where", "Sum", "Max", "Min", "Mean"])
+"""Operators that broadcast any number of inputs, where onnx's inference loses symbolic dims."""
 _LARGEST_INFERRED_CONSTANT = 64
 """Shape inference looks into constants (target shapes, axes, pads) up to this many elements."""
 
@@ -52,9 +54,12 @@ class Builder:
         self.float_type = np.dtype(float_type)
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name=name)
         self.defined_gradients: list[DefinedGradient] = []
-        self._layer = ""
+        self._layer, self._is_gradient = "", False
+        self.parameters: list[ir.Value] = []
+        """The learnable blobs of the Python layer that is being built, for its ``onnx`` to use."""
         self._names: set[str] = set()
         self._constants: dict[tuple, ir.Value] = {}
+        self._constant_values: set[ir.Value] = set()
 
     def input(self, name: str, shape: Sequence[Dim], dtype: np.typing.DTypeLike | None = None) -> ir.Value:
         """A graph input of that name."""
@@ -91,13 +96,14 @@ class Builder:
         return node is not None and node.graph is self.graph and (value.name or "").startswith(node.name or "\0")
 
     @contextmanager
-    def layer(self, name: str) -> Iterator[None]:
-        """Nodes made inside belong to the layer ``name``: it stands in their names and their metadata."""
-        previous, self._layer = self._layer, name
+    def layer(self, name: str, is_gradient: bool = False) -> Iterator[None]:
+        """Nodes made inside belong to the layer ``name``, or to its gradient: their names and metadata say so."""
+        previous = self._layer, self._is_gradient
+        self._layer, self._is_gradient = name, is_gradient
         try:
             yield
         finally:
-            self._layer = previous
+            self._layer, self._is_gradient = previous
 
     def define_gradient(
         self, tops: Sequence[ir.Value], bottoms: Sequence[ir.Value], rule: Callable[..., Diffs]
@@ -133,6 +139,8 @@ class Builder:
         node = ir.node(op_type, values, attributes, num_outputs=outputs, name=name)
         if self._layer:
             node.metadata_props["layer"] = self._layer
+        if self._is_gradient:
+            node.metadata_props["gradient"] = "true"
         for index, output in enumerate(node.outputs):
             output.name = name if index == 0 else self.unique_name(f"{name}.{index}")
         self._infer(schema, node)
@@ -172,14 +180,18 @@ class Builder:
             message = " ".join(str(error).split())
             raise GraphError(f"{node.op_type} does not take {', '.join(shapes)}: {message}") from None
         for index, output in enumerate(node.outputs):
-            type_proto = inferred.get(output.name)
-            if type_proto is None or not type_proto.tensor_type.HasField("shape"):
+            tensor = inferred[output.name].tensor_type if output.name in inferred else None
+            if tensor is not None and tensor.HasField("shape"):
+                kinds = [dim.WhichOneof("value") for dim in tensor.shape.dim]
+                dims = [getattr(dim, kind) if kind else None for dim, kind in zip(tensor.shape.dim, kinds, strict=True)]
+            elif tensor is not None and node.op_type.startswith("Reduce") and "keepdims" not in node.attributes:
+                dims = [None] * len(node.inputs[0].shape)  # its axes are known when it runs, its rank is now
+            else:
                 raise GraphError(f"the shape of output {index} of {node.op_type} ({node.name}) cannot be told")
-            dims: list[Dim] = []
-            for position, dim in enumerate(type_proto.tensor_type.shape.dim):
-                kind = dim.WhichOneof("value")
-                dims.append(getattr(dim, kind) if kind else f"{output.name}.dim{position}")
-            output.dtype = ir.DataType(type_proto.tensor_type.elem_type)
+            if node.op_type in _BROADCASTS_ALL and None in dims:
+                dims = _broadcast_dims([self.shape(value) for value in node.inputs], dims)
+            dims = [f"{output.name}.dim{axis}" if dim is None else dim for axis, dim in enumerate(dims)]
+            output.dtype = ir.DataType(tensor.elem_type)
             output.shape = ir.Shape(dims)
 
     def constant(self, value: Any, dtype: np.typing.DTypeLike | None = None) -> ir.Value:
@@ -191,11 +203,12 @@ class Builder:
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
             self._constants[key] = self.initializer("constant", array)
+            self._constant_values.add(self._constants[key])
         return self._constants[key]
 
     def is_constant(self, value: ir.Value) -> bool:
         """Whether the builder itself stored this tensor (it is none of the net's parameters)."""
-        return value.const_value is not None and any(value is constant for constant in self._constants.values())
+        return value in self._constant_values
 
     def shape(self, value: ir.Value) -> tuple[Dim, ...]:
         """The dims of ``value``: an int, or a str where the dim is symbolic."""
@@ -301,6 +314,24 @@ def _resolve(source: Sequence[Dim], dims: list[Dim]) -> list[Dim]:
     else:
         inferred = "*".join(left) if static == known else f"{'*'.join(left)}*{static}/{known}"
     return [inferred if dim == -1 else dim for dim in dims]
+
+
+def _broadcast_dims(shapes: Sequence[Sequence[Dim]], dims: Sequence[Dim | None]) -> list[Dim | None]:
+    """``dims`` with an unknown one replaced by the symbol that all inputs have there, apart from those with a 1."""
+    result = list(dims)
+    for back in range(1, len(dims) + 1):
+        if dims[-back] is None:
+            found = {shape[-back] for shape in shapes if back <= len(shape)} - {1}
+            if len(found) == 1:
+                result[-back] = found.pop()
+    return result
+
+
+def same_count(a: Sequence[Dim], b: Sequence[Dim]) -> bool:
+    """Whether shapes ``a`` and ``b`` have as many elements, for every value of their symbolic dims."""
+    symbols_a, symbols_b = (sorted(dim for dim in shape if isinstance(dim, str)) for shape in (a, b))
+    numbers_a, numbers_b = (math.prod(dim for dim in shape if isinstance(dim, int)) for shape in (a, b))
+    return symbols_a == symbols_b and numbers_a == numbers_b
 
 
 def _ir_type(dtype: Any) -> ir.DataType:

@@ -115,7 +115,7 @@ class PythonLayer:
         p = read_message(spec, "python_param", PYTHON_PARAM)
         if not p.module or not p.layer:
             raise spec.error("python_param must name a module and a layer")
-        with self._naming():
+        with self.naming():
             self.layer_class = import_layer_class(p.module, p.layer, allow_modules)
             self.instance = make_instance(self.layer_class, p.param_str, spec.phase)
         self._is_set_up = False
@@ -129,25 +129,28 @@ class PythonLayer:
         allow = getattr(self.instance, "allow_force_backward", None)
         return True if allow is None else bool(allow(index))
 
+    def learns(self, index: int) -> bool:
+        return True
+
     def reshape(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
-        with self._naming():
+        with self.naming():
             if not self._is_set_up:
                 self.instance.setup(bottoms, tops)
                 self._is_set_up = True
             self.instance.reshape(bottoms, tops)
 
     def forward(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
-        with self._naming():
+        with self.naming():
             self.instance.forward(bottoms, tops)
 
     def backward(
         self, tops: Sequence[Blob], propagate_down: Sequence[bool], bottoms: Sequence[Blob], learn: Sequence[bool]
     ) -> None:
-        with self._naming():
+        with self.naming():
             self.instance.backward(tops, list(propagate_down), bottoms)
 
     @contextmanager
-    def _naming(self) -> Iterator[None]:
+    def naming(self) -> Iterator[None]:
         """Say of every error which layer of the net raised it."""
         try:
             yield

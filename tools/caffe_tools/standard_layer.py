@@ -40,6 +40,10 @@ class StandardLayer:
     def allow_force_backward(self, index: int) -> bool:
         return index not in self.kind.labels
 
+    def learns(self, index: int) -> bool:
+        """Whether a gradient may change stored blob ``index``; it does not change BatchNorm's statistics."""
+        return index not in self.layer.statistics
+
     def reshape(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
         """Build the layer for the bottoms' shapes (where they changed) and give the tops theirs."""
         shapes = [bottom.shape for bottom in bottoms]
@@ -147,8 +151,7 @@ class StandardLayer:
             # a layer may hand one value out several times (Split): its diffs add up
             seeds[top] = op.Add(seeds[top], diff) if top in seeds else diff
         by = {f"bottom_diff{i}": value for i, value in enumerate(self._bottoms) if propagate_down[i]}
-        learnt = [learns and i not in self.layer.statistics for i, learns in enumerate(learn)]
-        by |= {f"parameter_diff{i}": value for i, value in enumerate(self._parameters) if learnt[i]}
+        by |= {f"parameter_diff{i}": value for i, value in enumerate(self._parameters) if learn[i]}
         for name, diff in zip(by, gradients(op, seeds, list(by.values())), strict=True):
             if diff is not None:
                 op.output(diff, name)

@@ -33,12 +33,11 @@ def gradients(op: Builder, seeds: Mapping[ir.Value, ir.Value], by: Sequence[ir.V
     inside = {top for defined in op.defined_gradients for top in defined.tops}
     for node in reversed(list(op.graph)):
         defined = closing.get(node)
-        previous, op._layer = op._layer, node.metadata_props.get("layer", "")
-        if defined is not None:
-            _defined_gradient(op, defined, depends, diffs)
-        elif not any(output in inside for output in node.outputs):
-            _node_gradient(op, node, depends, diffs)
-        op._layer = previous
+        with op.layer(node.metadata_props.get("layer", ""), is_gradient=True):
+            if defined is not None:
+                _defined_gradient(op, defined, depends, diffs)
+            elif not any(output in inside for output in node.outputs):
+                _node_gradient(op, node, depends, diffs)
     return [diffs.get(value) for value in by]
 
 

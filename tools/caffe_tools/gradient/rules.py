@@ -107,6 +107,6 @@ def _sum_to_dims_known_when_run(op: Builder, diff: ir.Value, like: ir.Value) -> 
     """As ``sum_to_shape`` where only the running graph knows which dims of ``like`` are 1."""
     shape = op.Shape(like)
     axes = op.Reshape(op.NonZero(op.Equal(shape, 1)), [-1])
-    diff = op.ReduceSum(diff, axes, keepdims=1, noop_with_empty_axes=1)
+    diff = op.ReduceSum(diff, axes, noop_with_empty_axes=1)
     diff.shape = ir.Shape(op.shape(like))
     return diff

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from caffe_tools.fields import Int, UInt
 from caffe_tools.graph import Builder
-from caffe_tools.standard.registry import Layer, layer_type
+from caffe_tools.standard.registry import CLASS_INDEX, REAL, Layer, layer_type
 from caffe_tools.standard.softmax_losses import position_labels
 
 
@@ -17,7 +17,7 @@ from caffe_tools.standard.softmax_losses import position_labels
     "Accuracy",
     bottoms=2,
     tops=(1, 2),
-    labels=[0, 1],
+    labels={0: REAL, 1: CLASS_INDEX},
     accuracy_param={"top_k": UInt(1), "axis": Int(1), "ignore_label": Int()},
 )
 def accuracy(op: Builder, layer: Layer, scores: ir.Value, label: ir.Value) -> ir.Value | tuple[ir.Value, ...]:

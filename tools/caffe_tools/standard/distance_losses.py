@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from caffe_tools.fields import Bool, Enum, Float
 from caffe_tools.graph import Builder
-from caffe_tools.standard.registry import Layer, dims_text, expect_shape, layer_type
+from caffe_tools.standard.registry import BINARY, CLASS_INDEX, Layer, dims_text, expect_shape, layer_type
 
 
 def _rows(op: Builder, layer: Layer, index: int, x: ir.Value) -> ir.Value:
@@ -29,7 +29,13 @@ def euclidean_loss(op: Builder, layer: Layer, x: ir.Value, target: ir.Value) -> 
     return op.Div(op.ReduceSumSquare(difference, keepdims=0), op.Mul(op.count(x, [0]), 2))
 
 
-@layer_type("HingeLoss", bottoms=2, is_loss=True, labels=[1], hinge_loss_param={"norm": Enum(numbers={"L1": 1, "L2": 2})})
+@layer_type(
+    "HingeLoss",
+    bottoms=2,
+    is_loss=True,
+    labels={1: CLASS_INDEX},
+    hinge_loss_param={"norm": Enum(numbers={"L1": 1, "L2": 2})},
+)
 def hinge_loss(op: Builder, layer: Layer, x: ir.Value, label: ir.Value) -> ir.Value:
     """Σ max(0, 1 − s·x)^p / N over all classes, with s = 1 for the label's class and −1 for the others; p as ``norm``."""
     rows = _rows(op, layer, 0, x)
@@ -45,7 +51,7 @@ def hinge_loss(op: Builder, layer: Layer, x: ir.Value, label: ir.Value) -> ir.Va
     "ContrastiveLoss",
     bottoms=3,
     is_loss=True,
-    labels=[2],
+    labels={2: BINARY},
     contrastive_loss_param={"margin": Float(1.0), "legacy_version": Bool(False)},
 )
 def contrastive_loss(op: Builder, layer: Layer, a: ir.Value, b: ir.Value, similar: ir.Value) -> ir.Value:

@@ -40,9 +40,13 @@ class LayerType:
     tops: tuple[int, int | None]
     is_loss: bool = False
     is_source: bool = False
-    labels: frozenset[int] = frozenset()
-    """Bottoms that never get a gradient (Caffe's AllowForceBackward is false, or its Backward refuses them)."""
+    labels: Mapping[int, str] = field(default_factory=dict)
+    """Bottoms that never get a gradient (Caffe's AllowForceBackward is false, or its Backward refuses them), with what
+    they hold: CLASS_INDEX, BINARY or REAL."""
 
+
+CLASS_INDEX, BINARY, REAL = "class index", "0 or 1", "real"
+"""What a label bottom holds."""
 
 TYPES: dict[str, LayerType] = {}
 
@@ -54,14 +58,14 @@ def layer_type(
     tops: int | tuple[int, int | None] = 1,
     is_loss: bool = False,
     is_source: bool = False,
-    labels: Sequence[int] = (),
+    labels: Mapping[int, str] | None = None,
     **messages: Mapping[str, Field],
 ) -> Callable[[Callable], Callable]:
     """Register the function below as the layer type ``name``."""
 
     def register(function: Callable) -> Callable:
         TYPES[name] = LayerType(
-            name, function, messages, _range(bottoms), _range(tops), is_loss, is_source, frozenset(labels)
+            name, function, messages, _range(bottoms), _range(tops), is_loss, is_source, labels or {}
         )
         return function
 

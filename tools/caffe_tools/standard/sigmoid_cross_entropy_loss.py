@@ -5,29 +5,28 @@ Source: Caffe src/caffe/layers/sigmoid_cross_entropy_loss_layer.cpp.
 
 from __future__ import annotations
 
-import math
-
 import onnx_ir as ir
 
-from caffe_tools.graph import Builder
+from caffe_tools.graph import Builder, same_count
 from caffe_tools.standard.loss_normalization import LOSS_PARAM, counted, divisor
-from caffe_tools.standard.registry import Layer, dims_text, layer_type
+from caffe_tools.standard.registry import BINARY, Layer, dims_text, layer_type
 
 
-@layer_type("SigmoidCrossEntropyLoss", bottoms=2, tops=(1, 2), is_loss=True, labels=[1], loss_param=LOSS_PARAM)
+@layer_type(
+    "SigmoidCrossEntropyLoss", bottoms=2, tops=(1, 2), is_loss=True, labels={1: BINARY}, loss_param=LOSS_PARAM
+)
 def sigmoid_cross_entropy_loss(op: Builder, layer: Layer, x: ir.Value, target: ir.Value) -> tuple[ir.Value, ...]:
     """Σ max(x, 0) − x·t + log(1 + exp(−|x|)) / divisor. Targets are cut to int to find the ignored ones.
 
     Second top: sigmoid(x).
     """
     shape, target_shape = op.shape(x), op.shape(target)
-    static = all(isinstance(dim, int) for dim in (*shape, *target_shape))
-    if static and math.prod(shape) != math.prod(target_shape):
+    if not same_count(shape, target_shape):
         raise layer.error(
             f"bottom {layer.spec.bottoms[1]!r} of shape {dims_text(target_shape)} must have as many elements as the"
             f" scores' {dims_text(shape)}"
         )
-    target = op.reshape(target, shape) if static else target
+    target = op.reshape(target, shape)
     mask = counted(op, layer, op.cast(target, "int64")) if layer.loss_param.ignore_label is not None else None
     losses = op.Add(op.Sub(op.Relu(x), op.Mul(x, target)), op.Log(op.Add(op.Exp(op.Neg(op.Abs(x))), 1)))
     if mask is not None:

@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from caffe_tools import caffemodel
 from caffe_tools.fields import Enum, Int, String
-from caffe_tools.graph import Builder
+from caffe_tools.graph import Builder, same_count
 from caffe_tools.standard.loss_normalization import LOSS_PARAM, counted, divisor
-from caffe_tools.standard.registry import FLT_MIN, Layer, dims_text, layer_type
+from caffe_tools.standard.registry import CLASS_INDEX, FLT_MIN, REAL, Layer, dims_text, layer_type
 
 LOG_THRESHOLD = 1e-20
 """The floor under probabilities in InfogainLoss and MultinomialLogisticLoss (kLOG_THRESHOLD)."""
@@ -28,8 +28,7 @@ def position_labels(op: Builder, layer: Layer, scores: ir.Value, label: ir.Value
             f"bottom {layer.spec.bottoms[1]!r} of shape {dims_text(label_shape)} must have the first dim of the"
             f" scores' {dims_text(shape)}"
         )
-    static = [dim for dim in (*positions, *label_shape) if not isinstance(dim, int)]
-    if not static and _product(label_shape) != _product(positions):
+    if not same_count(label_shape, positions):
         raise layer.error(
             f"bottom {layer.spec.bottoms[1]!r} of shape {dims_text(label_shape)} must have one label for each of the"
             f" {dims_text(positions)} positions of the scores' {dims_text(shape)}"
@@ -50,7 +49,7 @@ def _product(dims: tuple | list) -> int:
     bottoms=2,
     tops=(1, 2),
     is_loss=True,
-    labels=[1],
+    labels={1: CLASS_INDEX},
     softmax_param={"engine": Enum("DEFAULT", "CAFFE", "CUDNN"), "axis": Int(1)},
     loss_param=LOSS_PARAM,
 )
@@ -86,7 +85,7 @@ def softmax_with_loss(op: Builder, layer: Layer, scores: ir.Value, label: ir.Val
     bottoms=(2, 3),
     tops=(1, 2),
     is_loss=True,
-    labels=[1, 2],
+    labels={1: CLASS_INDEX, 2: REAL},
     infogain_loss_param={"source": String(), "axis": Int(1)},
     loss_param=LOSS_PARAM,
 )
@@ -144,7 +143,7 @@ def _infogain_matrix(op: Builder, layer: Layer, classes: int, *bottom: ir.Value)
     return op.reshape(matrix, [classes, classes])
 
 
-@layer_type("MultinomialLogisticLoss", bottoms=2, is_loss=True, labels=[1])
+@layer_type("MultinomialLogisticLoss", bottoms=2, is_loss=True, labels={1: CLASS_INDEX})
 def multinomial_logistic_loss(op: Builder, layer: Layer, probability: ir.Value, label: ir.Value) -> ir.Value:
     """−(1/N) Σ log max(probability[label], 1e-20); the gradient divides by the same floored probability."""
     shape = op.shape(probability)
