@@ -94,6 +94,13 @@ class LossLayer(PluginLayer):
                 self._evaluate(bottom, True, None)
             np.multiply(self._gradient, self._factor * float(top[0].diff.reshape(-1)[0]), out=bottom[0].diff)
 
+    def allow_force_backward(self, bottom_index):
+        """Whether a net's ``force_backward`` asks for a gradient toward this bottom, as Caffe's C++ losses say it.
+
+        Caffe does not ask its Python layers, and so asks them for all of them; who runs them without Caffe can.
+        """
+        return bottom_index == 0
+
     def _evaluate(self, bottom, with_gradient, probabilities):
         layout = self._layout
         gradient = layout.channelwise(self._gradient) if with_gradient else None
