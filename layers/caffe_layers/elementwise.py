@@ -60,6 +60,7 @@ def evaluate(params, layout, scores, labels, weights, gradient, probabilities, t
             losses *= weight
             if dx is not None:
                 dx *= weight
+        # pos_weight and the like may take a loss beyond what the dtype holds.
         np.minimum(losses, limit, out=losses)
         if ignored is not None:
             losses[ignored] = 0

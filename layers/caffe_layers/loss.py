@@ -136,7 +136,7 @@ def loss_and_gradient(name, layer, scores, labels, weights, keywords):
 
 def as_scores(scores):
     """The scores as a float32 or float64 array. Raises LayerError."""
-    scores = np.asarray(scores)
+    scores = np.ascontiguousarray(scores) if np.ndim(scores) else np.asarray(scores)
     if scores.dtype.kind in "iu":
         scores = scores.astype(np.float64)
     if scores.dtype not in (np.float32, np.float64):

@@ -65,27 +65,41 @@ def terms(x, t, pos_weight, gradient, alpha, gamma):
     B is the cross-entropy of sigmoid_cross_entropy.py, q = 1 - p_t = p (1 - t) + (1 - p) t, and alpha a number or None.
     p (1 - p) / q is at most 1 and goes to max(p, 1 - p) where q goes to 0, so no gamma needs a negative power of q.
     """
-    losses = cross_entropy.terms(x, t, pos_weight, gradient)
-    if gamma > 0:
-        _, larger, smaller = halves(x)
-        below = x < 0
-        q = np.where(below, smaller, larger) * (1 - t)
-        q += np.where(below, larger, smaller) * t
-        modulation = power(q, gamma)
-        if gradient is not None:
-            slope = np.divide(smaller, q, out=np.ones_like(q), where=q > 0)
-            slope *= larger
-            slope *= gamma * (1 - 2 * t)
-            slope *= losses
-            gradient += slope
-            gradient *= modulation
-        losses *= modulation
+    if gamma == 0:
+        losses = cross_entropy.terms(x, t, pos_weight, gradient)
+        slope = gradient
+    else:
+        losses, slope = _modulated(x, t, pos_weight, gradient is not None, gamma)
     if alpha is not None:
         alpha_t = alpha * t + (1 - alpha) * (1 - t)
         losses *= alpha_t
         if gradient is not None:
-            gradient *= alpha_t
+            slope *= alpha_t
+    if gradient is not None and slope is not gradient:
+        gradient[...] = slope
     return losses
+
+
+def _modulated(x, t, pos_weight, with_gradient, gamma):
+    # In float64, since the power multiplies the relative error of q by gamma.
+    x = x.astype(np.float64)
+    t = t if isinstance(t, float) else t.astype(np.float64)
+    gradient = np.empty_like(x) if with_gradient else None
+    losses = cross_entropy.terms(x, t, pos_weight, gradient)
+    _, larger, smaller = halves(x)
+    below = x < 0
+    q = np.where(below, smaller, larger) * (1 - t)
+    q += np.where(below, larger, smaller) * t
+    modulation = power(q, gamma)
+    if with_gradient:
+        slope = np.divide(smaller, q, out=np.ones_like(q), where=q > 0)
+        slope *= larger
+        slope *= gamma * (1 - 2 * t)
+        slope *= losses
+        gradient += slope
+        gradient *= modulation
+    losses *= modulation
+    return losses, gradient
 
 
 def onnx_losses(op, x, t, pos_weight, alpha, gamma):
@@ -136,7 +150,7 @@ class SigmoidFocalLossLayer(LossLayer):
 
     alpha_t: of a number alpha, alpha t' + (1 - alpha)(1 - t'); of a list, the channel's entry, for both signs; null: 1.
     gamma = 0 with alpha null is SigmoidCrossEntropyLossLayer to the last bit. Targets, labels, weights and tops are
-    those of that layer. A RetinaNet has ``normalization: POSITIVES``; the default is that of the sigmoid family in Caffe.
+    those of that layer. A RetinaNet has ``normalization: POSITIVES``; the default is that of Caffe's sigmoid loss.
 
     Source: Lin et al., Focal Loss for Dense Object Detection, equation 5; soft targets as
     torchvision.ops.sigmoid_focal_loss.

@@ -8,8 +8,6 @@ from caffe_layers.layer import PluginLayer, naming
 from caffe_layers.loss import AXIS, as_scores
 from caffe_layers.targets import Layout
 
-_SMALL_TAIL = 0.1
-
 
 def exponentials(scores, out):
     """Write e_c = exp(x_c - m), m the largest score of the position, to ``out`` and return m and the tail.
@@ -22,20 +20,24 @@ def exponentials(scores, out):
     np.subtract(scores, largest, out=out)
     np.exp(out, out=out)
     tail = np.add.reduce(out, axis=1, dtype=np.float64) - 1
-    # Where the tail is small it is nearly all of the loss, and its error that of exponents rounded to float32.
-    small = tail < _SMALL_TAIL
-    if small.any():
-        tail[small] = _exact_tail(scores.transpose(0, 2, 1)[small])
+    # Where one score has more than half of the probability, loss and gradient are nearly proportional to the tail, and
+    # an exponent far below 0 that has been rounded to float32 would show in them.
+    decided = tail < 1
+    if decided.any():
+        out.transpose(0, 2, 1)[decided], tail[decided] = _exact(scores.transpose(0, 2, 1)[decided])
     return largest[:, 0].astype(np.float64), tail
 
 
-def _exact_tail(rows):
+def _exact(rows):
+    """The exponentials and the tail of rows of scores, by way of float64."""
     rows = rows.astype(np.float64)
     which = np.arange(len(rows)), rows.argmax(axis=1)
     rows -= rows[which][:, None]
     np.exp(rows, out=rows)
     rows[which] = 0
-    return rows.sum(axis=1)
+    tail = rows.sum(axis=1)
+    rows[which] = 1
+    return rows, tail
 
 
 def softmax(scores, axis=1):

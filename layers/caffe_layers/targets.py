@@ -14,7 +14,7 @@ import numpy as np
 
 from caffe_layers.layer import LabelError, ParameterError, ShapeError
 
-_BLOCK = 1 << 15
+BLOCK = 1 << 15
 """Elements of the scores worked on at a time: they and what is computed from them stay in a core's cache."""
 
 
@@ -43,8 +43,8 @@ class Layout(namedtuple("Layout", "shape axis outer channels inner")):
 
     def blocks(self):
         """(outer slice, inner slice) pairs that cover all positions in cache-sized steps."""
-        columns = max(1, min(self.inner, _BLOCK // self.channels))
-        rows = max(1, _BLOCK // (self.channels * columns))
+        columns = max(1, min(self.inner, BLOCK // self.channels))
+        rows = max(1, BLOCK // (self.channels * columns))
         for row in range(0, self.outer, rows):
             for column in range(0, self.inner, columns):
                 yield slice(row, row + rows), slice(column, column + columns)

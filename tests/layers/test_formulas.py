@@ -1,0 +1,221 @@
+"""The functional API against the definitions, finite differences and the definitions of other libraries."""
+
+from __future__ import annotations
+
+import inspect
+
+import layer_oracle
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layer_cases import CASES, LOSS_FUNCTIONS, LOSSES, MODES, Case, cases
+
+from caffe_layers import LayerError, targets
+from caffe_layers import functional as F
+
+SEEDS = st.integers(0, 2**31 - 1)
+
+
+@pytest.mark.parametrize("layer", LOSSES)
+def test_the_loss_is_that_of_the_definition(layer):
+    @settings(max_examples=60)
+    @given(cases(layer), SEEDS)
+    def holds(case, seed):
+        arrays = case.arrays(seed, np.float64)
+        loss, _ = case.function(*arrays, **case.params)
+        assert loss == pytest.approx(
+            layer_oracle.loss(case.function.__name__, *arrays, **case.params), rel=1e-12, abs=1e-14
+        )
+
+    holds()
+
+
+@pytest.mark.parametrize("layer", LOSSES)
+def test_the_gradient_is_that_of_finite_differences(layer):
+    probabilities = "CrossEntropyLossLayer"
+
+    @settings(max_examples=60)
+    @given(cases(layer), SEEDS)
+    def holds(case, seed):
+        scores, *rest = case.arrays(seed, np.float64)
+        _, gradient = case.function(scores, *rest, **case.params)
+        expected = _finite_differences(
+            lambda x: case.function(x, *rest, **case.params)[0], scores, layer == probabilities
+        )
+        assert np.abs(gradient - expected).max() <= 1e-6 * np.abs(expected).max() + 1e-12
+
+    holds()
+
+
+def _finite_differences(function, x, relative):
+    """The derivative by five points: its own error is far below the bound of the test."""
+    result = np.zeros_like(x)
+    for place in np.ndindex(*x.shape):
+        step = 1e-3 * (x[place] if relative else 1.0)
+        values = []
+        for offset in (-2, -1, 1, 2):
+            moved = x.copy()
+            moved[place] += offset * step
+            values.append(function(moved))
+        result[place] = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step)
+    return result
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_float32_agrees_with_the_definition(case):
+    arrays = case.arrays(1)
+    loss, gradient = case.function(*arrays, **case.params)
+    assert gradient.dtype == np.float32 and gradient.shape == case.shape
+    assert loss == pytest.approx(layer_oracle.loss(case.function.__name__, *arrays, **case.params), rel=1e-6)
+
+
+def test_a_focal_exponent_below_one_keeps_the_gradient_finite_and_right():
+    scores = np.array([[40.0, -40.0, 3.0], [800.0, -800.0, 0.0]])
+    for function, labels in (
+        (F.softmax_focal_loss, np.array([0, 0])),
+        (F.sigmoid_focal_loss, np.array([[1.0, 0, 1]] * 2)),
+    ):
+        _, gradient = function(scores, labels, gamma=0.3, normalization="NONE")
+        expected = _finite_differences(
+            lambda x, f=function, y=labels: f(x, y, gamma=0.3, normalization="NONE")[0], scores, False
+        )
+        assert np.isfinite(gradient).all()
+        np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_focal_losses_with_gamma_0_and_no_alpha_are_the_cross_entropies_to_the_last_bit(dtype):
+    @settings(max_examples=30)
+    @given(cases("SoftmaxFocalLossLayer") | cases("SigmoidFocalLossLayer"), SEEDS)
+    def holds(case, seed):
+        arrays = case.arrays(seed, dtype)
+        plain = {key: value for key, value in case.params.items() if key not in ("alpha", "gamma")}
+        function = F.softmax_loss if case.layer.startswith("Softmax") else F.sigmoid_cross_entropy_loss
+        loss, gradient = case.function(*arrays, **plain, alpha=None, gamma=0)
+        expected_loss, expected_gradient = function(*arrays, **plain)
+        assert loss == expected_loss
+        np.testing.assert_array_equal(gradient, expected_gradient)
+
+    holds()
+
+
+# --- the definitions of other libraries, as their documentation writes them ---
+
+
+def test_softmax_loss_with_weight_normalization_is_torchs_weighted_mean_with_label_smoothing():
+    rng = np.random.RandomState(0)
+    x, y, w, eps = rng.randn(9, 4), rng.randint(0, 4, 9), [0.2, 1.0, 3.0, 0.7], 0.1
+    log_p = x - np.log(np.exp(x).sum(1, keepdims=True))
+    nll = sum(-w[c] * log_p[n, c] for n, c in enumerate(y)) / sum(w[c] for c in y)
+    smooth = -(log_p * w).sum() / sum(w[c] for c in y)
+    loss, _ = F.softmax_loss(x, y, class_weight=w, label_smoothing=eps, normalization="WEIGHT")
+    assert loss == pytest.approx((1 - eps) * nll + eps / 4 * smooth, rel=1e-13)
+
+
+def test_sigmoid_cross_entropy_is_torchs_bce_with_logits():
+    rng = np.random.RandomState(1)
+    x, t, pos_weight = rng.randn(5, 3), rng.rand(5, 3), [1.0, 2.0, 0.5]
+    p = 1 / (1 + np.exp(-x))
+    expected = -(np.array(pos_weight) * t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
+    loss, _ = F.sigmoid_cross_entropy_loss(x, t, pos_weight=pos_weight, normalization="FULL")
+    assert loss == pytest.approx(expected, rel=1e-13)
+
+
+def test_sigmoid_focal_loss_is_torchvisions_for_soft_targets_too():
+    rng = np.random.RandomState(2)
+    x, t = rng.randn(5, 3), rng.rand(5, 3)
+    p = 1 / (1 + np.exp(-x))
+    ce = -(t * np.log(p) + (1 - t) * np.log(1 - p))
+    expected = (ce * (1 - (p * t + (1 - p) * (1 - t))) ** 2 * (0.25 * t + 0.75 * (1 - t))).sum()
+    loss, _ = F.sigmoid_focal_loss(x, t, normalization="NONE")
+    assert loss == pytest.approx(expected, rel=1e-13)
+
+
+def test_softmax_focal_loss_is_detectrons():
+    x, y = np.array([[1.0, 2.0, 0.5], [0.1, -1.0, 3.0], [0.3, 0.2, 0.1]]), np.array([0, 2, -1])
+    p = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+    expected = -(0.75 * (1 - p[0, 0]) ** 2 * np.log(p[0, 0]) + 0.25 * (1 - p[1, 2]) ** 2 * np.log(p[1, 2])) / 1
+    loss, _ = F.softmax_focal_loss(x, y, ignore_label=-1, normalization="POSITIVES")
+    assert loss == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.parametrize(("background", "channel_of_label_2"), [(0, 1), (3, 2), (1, 1), (None, 2)])
+def test_the_background_label_of_a_sigmoid_loss_has_no_channel(background, channel_of_label_2):
+    x, one_hot = np.array([[0.5, -1.0, 2.0]]), np.zeros((1, 3))
+    one_hot[0, channel_of_label_2] = 1
+    loss, gradient = F.sigmoid_cross_entropy_loss(x, [2], target="index", background_label=background)
+    expected, expected_gradient = F.sigmoid_cross_entropy_loss(x, one_hot)
+    assert loss == pytest.approx(expected, rel=1e-15)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-15)
+
+
+def test_a_label_and_its_one_hot_distribution_are_the_same_target():
+    x, y = np.random.RandomState(3).randn(4, 5), np.array([1, 4, 0, 1])
+    loss, gradient = F.softmax_loss(x, y, label_smoothing=0.2, class_weight=[1, 2, 3, 4, 5])
+    other, other_gradient = F.softmax_loss(
+        x, np.eye(5)[y], target="distribution", label_smoothing=0.2, class_weight=[1, 2, 3, 4, 5]
+    )
+    assert loss == pytest.approx(other, rel=1e-14)
+    np.testing.assert_allclose(gradient, other_gradient, rtol=1e-13, atol=1e-16)
+
+
+# --- what the functional API promises about its arguments ---
+
+
+@pytest.mark.parametrize("layer", LOSSES)
+def test_non_contiguous_arguments_are_taken_and_never_written(layer):
+    arrays = Case(layer, (4, 3, 6), {"ignore_label": 2}, "position").arrays(4)
+    strided = [np.asfortranarray(np.repeat(array, 2, axis=0))[::2] for array in arrays]
+    for array in strided:
+        array.flags.writeable = False
+    loss, gradient = LOSS_FUNCTIONS[layer](*strided, ignore_label=2)
+    expected, expected_gradient = LOSS_FUNCTIONS[layer](*arrays, ignore_label=2)
+    assert loss == expected
+    np.testing.assert_array_equal(gradient, expected_gradient)
+
+
+@pytest.mark.parametrize("layer", LOSSES)
+def test_the_signature_has_the_parameters_of_the_layer_with_their_defaults(layer):
+    case = Case(layer)
+    keywords = {
+        p.name: p.default for p in inspect.signature(case.function).parameters.values() if p.kind is p.KEYWORD_ONLY
+    }
+    assert keywords == {parameter.name: parameter.default for parameter in case.layer_class.parameters}
+
+
+@pytest.mark.parametrize("layer", LOSSES)
+def test_work_in_blocks_gives_what_one_block_gives(layer, monkeypatch):
+    for shape in ((50, 4), (2, 4, 30), (5, 4, 3, 2)):
+        case = Case(layer, shape, {"ignore_label": 2, "normalization": "VALID"}, "position")
+        whole, whole_gradient = case.function(*case.arrays(5, np.float64), **case.params)
+        with monkeypatch.context() as patch:
+            patch.setattr(targets, "BLOCK", 40)
+            loss, gradient = case.function(*case.arrays(5, np.float64), **case.params)
+        assert loss == pytest.approx(whole, rel=1e-14)
+        np.testing.assert_allclose(gradient, whole_gradient, rtol=1e-14, atol=1e-17)
+
+
+@pytest.mark.parametrize("layer", LOSSES)
+def test_an_empty_batch_gives_zero(layer):
+    for shape in ((0, 3), (0, 3, 4), (2, 3, 0)):
+        for mode in (None, "WEIGHT", "POSITIVES", "FULL"):
+            case = Case(layer, shape, {"normalization": mode})
+            loss, gradient = case.function(*case.arrays(), **case.params)
+            assert loss == 0 and gradient.shape == shape
+
+
+@pytest.mark.parametrize("layer", LOSSES)
+def test_where_everything_is_ignored_loss_and_gradient_are_zero(layer):
+    for mode in (None, *MODES):
+        case = Case(layer, (4, 3, 2), {"ignore_label": 1, "normalization": mode})
+        scores, labels = case.arrays()
+        loss, gradient = case.function(scores, np.ones_like(labels), **case.params)
+        assert loss == 0 and not gradient.any()
+
+
+def test_integers_and_lists_are_scores_of_float64_but_half_precision_is_refused():
+    loss, gradient = F.softmax_loss([[1, 2, 3]], [2])
+    assert gradient.dtype == np.float64 and loss == pytest.approx(0.4076059644443804)
+    with pytest.raises(LayerError, match="softmax_loss: scores must be float32 or float64, not float16"):
+        F.softmax_loss(np.zeros((1, 3), np.float16), [2])

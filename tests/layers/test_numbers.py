@@ -1,0 +1,142 @@
+"""float32 against float64 of the same inputs, position by position, on scores of every size."""
+
+from __future__ import annotations
+
+import warnings
+
+import layer_oracle
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layer_cases import CASES, LOSSES, Case
+
+from caffe_layers import functional as F
+
+EPSILON = float(np.finfo(np.float32).eps)
+LARGEST = float(np.finfo(np.float32).max)
+SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+SCALES = (1.0, 10.0, 30.0, 90.0, 110.0, 1e4)
+"""exp(-90) is a denormal float32, exp(-110) is 0."""
+
+
+def _scores(channels, scale, seed, number=40):
+    rng = np.random.RandomState(seed)
+    return (rng.randn(number, channels) * scale).astype(np.float32), rng
+
+
+def _check(function, x, labels, loss_term, gradient_term, **params):
+    """One position: the loss within 4 ulp and the gradient within 16 ulp of float64, relative to the largest term."""
+    params["normalization"] = "NONE"
+    loss, gradient = function(x[None], labels[None], **params)
+    exact, exact_gradient = function(x[None].astype(np.float64), labels[None].astype(np.float64), **params)
+    assert abs(loss - exact) <= 4 * EPSILON * loss_term(exact) + SMALLEST
+    assert np.abs(gradient - exact_gradient).max() <= 16 * EPSILON * gradient_term(exact_gradient) + SMALLEST
+
+
+def _the_loss(loss):
+    return abs(loss)
+
+
+def _the_largest(gradient):
+    return np.abs(gradient).max()
+
+
+@pytest.mark.parametrize("channels", [2, 5, 200])
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", ["softmax_loss", "softmax_focal_loss"])
+def test_the_loss_of_a_label_is_exact_to_its_own_size(name, scale, channels):
+    x, rng = _scores(channels, scale, 0)
+    labels = np.where(rng.rand(len(x)) < 0.5, x.argmax(axis=1), rng.randint(0, channels, len(x)))
+    for gamma in [0, 0.5, 2, 3] if "focal" in name else [None]:
+        params = {} if gamma is None else {"gamma": gamma}
+        for row, label in zip(x, labels, strict=True):
+            _check(getattr(F, name), row, label, _the_loss, _the_largest, **params)
+
+
+@pytest.mark.parametrize("channels", [2, 5, 200])
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("target", ["distribution", "multi_label"])
+def test_the_softmax_loss_of_dense_targets_is_exact_to_its_largest_term(target, scale, channels):
+    x, rng = _scores(channels, scale, 1)
+    t = (rng.rand(*x.shape) * (rng.rand(*x.shape) < 0.4)).astype(np.float32)
+    for row, target_row in zip(x, t, strict=True):
+        share = target_row / max(1, np.count_nonzero(target_row)) if target == "multi_label" else target_row
+        # The gradient is a difference, p_c sum t - t_c: its terms are these two.
+        largest = max(share.max(), share.sum() * F.softmax(row[None].astype(np.float64)).max())
+        _check(F.softmax_loss, row, target_row, _the_loss, lambda _, largest=largest: largest, target=target)
+
+
+@pytest.mark.parametrize("channels", [1, 5, 200])
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", ["sigmoid_cross_entropy_loss", "sigmoid_focal_loss"])
+def test_the_sigmoid_losses_of_yes_or_no_are_exact_to_their_own_size(name, scale, channels):
+    x, rng = _scores(channels, scale, 2)
+    t = (rng.rand(*x.shape) < 0.4).astype(np.float32)
+    for gamma in [0.5, 2, 3] if "focal" in name else [None]:
+        params = {} if gamma is None else {"gamma": gamma}
+        for row, target_row in zip(x, t, strict=True):
+            _check(getattr(F, name), row, target_row, _the_loss, _the_largest, **params)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", ["sigmoid_cross_entropy_loss", "sigmoid_focal_loss"])
+def test_the_sigmoid_losses_of_soft_targets_are_exact_to_their_largest_term(name, scale):
+    x, rng = _scores(5, scale, 3)
+    t = rng.rand(*x.shape).astype(np.float32)
+    for row, target_row in zip(x, t, strict=True):
+        p = F.sigmoid(row.astype(np.float64))
+        # The gradient is a difference, (1 - t) p - t (1 - p), times at most 1 here (gamma 2 and |x| < 1e4: see below).
+        largest = np.maximum((1 - target_row) * p, target_row * (1 - p)).max()
+        gradient_term = (lambda _, v=largest: v) if name == "sigmoid_cross_entropy_loss" else _the_largest
+        _check(getattr(F, name), row, target_row, _the_loss, gradient_term)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_probabilities_are_exact_to_the_largest_of_them(scale):
+    x, _ = _scores(7, scale, 4)
+    exact = F.softmax(x.astype(np.float64))
+    assert np.abs(F.softmax(x) - exact).max() <= 4 * EPSILON
+    exact = F.sigmoid(x.astype(np.float64))
+    assert (np.abs(F.sigmoid(x) - exact) <= 4 * EPSILON * exact + SMALLEST).all()
+
+
+@given(st.lists(st.floats(-LARGEST, LARGEST, width=32), min_size=3, max_size=3), st.integers(0, 2))
+def test_finite_scores_of_any_size_give_finite_results_without_a_warning(row, label):
+    x = np.array([row], np.float32)
+    one_hot = np.eye(3, dtype=np.float32)[[label]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results = [
+            F.softmax_loss(x, [label]),
+            F.softmax_loss(x, one_hot * 0.7, target="multi_label", label_smoothing=0.1),
+            F.softmax_focal_loss(x, [label], gamma=0.5),
+            F.sigmoid_cross_entropy_loss(x, one_hot, pos_weight=3.0, class_weight=[1, 2, 3]),
+            F.sigmoid_focal_loss(x, one_hot * 0.5, gamma=2.5),
+            F.cross_entropy_loss(x, [label]),
+        ]
+        assert np.isfinite(F.softmax(x)).all() and np.isfinite(F.sigmoid(x)).all()
+    for loss, gradient in results:
+        assert np.isfinite(loss) and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.spread > 3], ids=str)
+def test_extreme_scores_give_the_loss_of_the_definition(case):
+    arrays = case.arrays(6)
+    loss, _ = case.function(*arrays, **case.params)
+    assert loss == pytest.approx(layer_oracle.loss(case.function.__name__, *arrays, **case.params), rel=4 * EPSILON)
+
+
+@pytest.mark.parametrize("layer", LOSSES)
+@settings(max_examples=10)
+@given(seed=st.integers(0, 1000))
+def test_nan_in_gives_nan_out_unless_it_is_ignored(layer, seed):
+    case = Case(layer, (6, 3, 2), {"ignore_label": 2}, "position")
+    scores, labels, weights = case.arrays(seed)
+    labels[:, ..., 0] = 1.0
+    scores[0, 1, 0] = np.nan
+    loss, gradient = case.function(scores, labels, weights, **case.params)
+    assert np.isnan(loss) and np.isnan(gradient[0, 1, 0])
+    labels[0, ..., 0] = 2.0
+    loss, gradient = case.function(scores, labels, weights, **case.params)
+    assert np.isfinite(loss) and np.isfinite(gradient).all()
