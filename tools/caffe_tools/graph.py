@@ -150,11 +150,11 @@ class Builder:
     def _as_values(self, schema: onnx.defs.OpSchema, inputs: Sequence[Any]) -> list[ir.Value | None]:
         formal = [schema.inputs[min(i, len(schema.inputs) - 1)] for i in range(len(inputs))]
         dtypes: dict[str, np.dtype] = {}
-        for parameter, value in zip(formal, inputs):
+        for parameter, value in zip(formal, inputs, strict=True):
             if isinstance(value, ir.Value) and value.dtype is not None:
                 dtypes[parameter.type_str] = value.dtype.numpy()
         values: list[ir.Value | None] = []
-        for parameter, value in zip(formal, inputs):
+        for parameter, value in zip(formal, inputs, strict=True):
             if value is None or isinstance(value, ir.Value):
                 values.append(value)
                 continue

@@ -80,7 +80,7 @@ def clip(n: NodeGradient, index: int) -> ir.Value | None:
     if index != 0:
         raise n.error("the bounds of a Clip have none")
     op, inside = n.op, None
-    for bound, compare in zip(n.x[1:], (op.GreaterOrEqual, op.LessOrEqual)):
+    for bound, compare in zip(n.x[1:], (op.GreaterOrEqual, op.LessOrEqual), strict=False):
         if bound is not None:
             kept = compare(n.x[0], bound)
             inside = kept if inside is None else op.And(inside, kept)

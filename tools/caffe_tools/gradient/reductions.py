@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from caffe_tools.gradient.rules import RULES, NodeGradient
 
+
 def _reduced_axes(n: NodeGradient) -> list[int] | None:
     """The axes of a reduction; None where the graph computes them."""
     rank = len(n.shape(0))

@@ -1,8 +1,8 @@
 """Reverse mode over an ONNX graph: the gradient of some values by others, appended to the graph that computes them.
 
-The nodes are walked from last to first; each hands the diffs of its outputs to the rule of its operator
-(one per ONNX op, in the files beside this one), which gives the diffs of its inputs; diffs of a value used several times add
-up. A layer's own gradient (``Builder.define_gradient``) stands for all the nodes between its bottoms and its tops.
+The nodes are walked from last to first; each hands the diffs of its outputs to the rule of its operator (one per ONNX
+op, in the files beside this one), which gives the diffs of its inputs; diffs of a value used several times add up. A
+layer's own gradient (``Builder.define_gradient``) stands for all the nodes between its bottoms and its tops.
 """
 
 from __future__ import annotations

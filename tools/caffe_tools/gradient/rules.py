@@ -97,7 +97,7 @@ def sum_to_shape(op: Builder, diff: ir.Value, like: ir.Value) -> ir.Value:
     broadcast = [axis for axis, dim in enumerate(want) if dim == 1 and kept[axis] != 1]
     if broadcast:
         diff = op.ReduceSum(diff, broadcast, keepdims=1)
-    unclear = [(h, w) for h, w in zip(kept, want) if h != w and w != 1 and not (isinstance(h, int) and h == 1)]
+    unclear = [(h, w) for h, w in zip(kept, want, strict=True) if h != w and w != 1 and h != 1]
     if any(isinstance(w, str) for _, w in unclear):
         return _sum_to_dims_known_when_run(op, diff, like)
     return op.Expand(diff, op.dims(like, range(len(want)))) if op.shape(diff) != want and not unclear else diff

@@ -1,0 +1,78 @@
+"""``caffe-layers layers``: the layers that there are, with every parameter and its default."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import caffe_layers
+from caffe_tools import standard
+from caffe_tools.errors import CaffeToolsError
+from caffe_tools.fields import Field
+
+PLUGINS = 'plug-in layers (type: "Python", module: "caffe_layers")'
+
+
+def print_all(console: Console) -> None:
+    """Every layer with the first line of its description."""
+    plugins = {cls.__name__: cls for cls in caffe_layers.LAYERS}
+    standards = {name: kind.function for name, kind in sorted(standard.TYPES.items())}
+    for title, layers in ((PLUGINS, plugins), ("standard layers", standards)):
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        table.add_column("layer")
+        table.add_column("what it computes")
+        for name, described in layers.items():
+            table.add_row(name, Text(_first_line(described)))
+        console.print(table)
+
+
+def print_one(console: Console, name: str) -> None:
+    """One layer's description and parameters; CaffeToolsError for an unknown name."""
+    plugins = {cls.__name__: cls for cls in caffe_layers.LAYERS}
+    if name in plugins:
+        _print_plugin(console, plugins[name])
+    elif name in standard.TYPES:
+        _print_standard(console, standard.TYPES[name])
+    else:
+        known = [*plugins, *standard.TYPES]
+        close = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "`caffe-layers layers` lists them"
+        raise CaffeToolsError(f"there is no layer {name!r}: {hint}")
+
+
+def _print_plugin(console: Console, cls: type) -> None:
+    console.print(Text(f'{cls.__name__}   (type: "Python", module: "caffe_layers")', style="bold"))
+    console.print(Text(inspect.getdoc(cls) or ""))
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("param_str key", "type", "default", "meaning"):
+        table.add_column(heading)
+    for parameter in cls.parameters:
+        table.add_row(parameter.name, Text(str(parameter.kind)), Text(repr(parameter.default)), Text(parameter.doc))
+    console.print(table)
+
+
+def _print_standard(console: Console, kind: standard.LayerType) -> None:
+    console.print(Text(kind.name, style="bold"))
+    console.print(Text(inspect.getdoc(kind.function) or ""))
+    for message, fields in kind.messages.items():
+        table = Table(title=message, title_justify="left", box=box.SIMPLE_HEAD)
+        for heading in ("field", "type", "default"):
+            table.add_column(heading)
+        _add_fields(table, fields, "")
+        console.print(table)
+
+
+def _add_fields(table: Table, fields: Mapping[str, Field], indent: str) -> None:
+    for name, field in fields.items():
+        default = "" if field.default is None or field.repeated else str(field.default)
+        table.add_row(indent + name, Text(field.describe()), Text(default))
+
+
+def _first_line(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
