@@ -78,7 +78,7 @@ class LossLayer(PluginLayer):
         probabilities = top[1].data if len(top) > 1 else None
         loss = self._evaluate(bottom, getattr(self, "phase", TRAIN) != TEST, probabilities)
         # A finite loss stays finite, though it may be beyond what the top can hold.
-        limit = np.finfo(top[0].data.dtype).max
+        limit = float(np.finfo(top[0].data.dtype).max)
         top[0].data[...] = min(loss, limit) if math.isfinite(loss) else loss
 
     def backward(self, top, propagate_down, bottom):

@@ -75,16 +75,17 @@ def _read(source, keys):
     if not os.path.isfile(source):
         raise LayerError(f"source '{source}' is no file (looked for in {os.getcwd()})")
     try:
-        with np.load(source, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
-                raise LayerError(f"source '{source}' holds a single array (.npy), not an .npz archive")
+        loaded = np.load(source, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise LayerError(f"source '{source}' holds a single array (.npy), not an .npz archive")
+        with loaded as archive:
             missing = [key for key in keys or () if key not in archive.files]
             if missing:
                 raise ParameterError(f"keys: source '{source}' has no array '{missing[0]}', only {archive.files}")
             return {key: archive[key] for key in keys or archive.files}
+    except LayerError:
+        raise
     except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
-        if isinstance(error, LayerError):
-            raise
         raise LayerError(f"source '{source}' is no .npz of plain arrays: {error}") from None
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import json
 import math
 import numbers
 import re
@@ -277,6 +278,12 @@ def _value(tokens):
 def _scalar(token):
     kind, text, at = token
     if kind == "quoted":
+        # The escapes of JSON and Python agree where both read them, but for JSON's pairs of surrogates.
+        if text[0] == '"':
+            try:
+                return json.loads(text)
+            except ValueError:
+                pass
         try:
             return ast.literal_eval(text)
         except (SyntaxError, ValueError):

@@ -63,15 +63,13 @@ def _modulate(q, nll, gamma):
     return modulation * nll, modulation * (1 + gamma * (1 - q) * ratio)
 
 
-def _onnx_modulate(op, nll, gamma):
+def _onnx_modulate(op, q, nll, gamma):
     if gamma == 0:
         return nll, None
-    p = op.Exp(op.Neg(nll))
-    q = op.Sub(1, p)
     modulation = onnx_power(op, q, gamma)
     none = op.Equal(q, 0)
     ratio = op.Where(none, 1, op.Div(nll, op.Where(none, 1, q)))
-    return op.Mul(modulation, nll), op.Mul(modulation, op.Add(op.Mul(op.Mul(p, ratio), gamma), 1))
+    return op.Mul(modulation, nll), op.Mul(modulation, op.Add(op.Mul(op.Mul(op.Sub(1, q), ratio), gamma), 1))
 
 
 class SoftmaxFocalLossLayer(LossLayer):

@@ -96,30 +96,39 @@ def _write_probabilities(e, total, probabilities):
 
 
 def onnx_softmax_loss(op, layer, scores, target, modulate=None):
-    """The layer's top or tops; ``modulate(op, -log p_t)`` is as in :func:`index_block`, its slope None for 1."""
-    axis, coefficient, factor = target.axis, target.coefficient, target.factor
-    log_p = op.LogSoftmax(scores, axis=axis)
-    p = op.Exp(log_p)
+    """The layer's top or tops; ``modulate(op, 1 - p_t, -log p_t)`` is as in :func:`index_block`, its slope None for 1.
+
+    Written out rather than with LogSoftmax, which onnx defines as the Log of a Softmax that can be 0.
+    """
+    axis = target.axis
+    below = op.Sub(op.ReduceMax(scores, [axis], keepdims=1), scores)
+    e = op.Exp(op.Neg(below))
+    total = op.ReduceSum(e, [axis], keepdims=1)
+    slope = None
     if target.channel is not None:
-        nll = op.Neg(op.Max(op.GatherElements(log_p, target.channel, axis=axis), -HIGHEST))
-        losses, slope = (nll, None) if modulate is None else modulate(op, nll)
+        below_t = op.GatherElements(below, target.channel, axis=axis)
+        others = op.Sub(total, op.Exp(op.Neg(below_t)))
+        losses = op.Min(op.Add(op.Log(total), below_t), HIGHEST)
+        if modulate is not None:
+            losses, slope = modulate(op, op.Div(others, total), losses)
     else:
-        nll = op.Neg(op.ReduceSum(op.Mul(target.values, op.Max(log_p, -HIGHEST)), [axis], keepdims=1))
-        losses, slope = nll, None
-    loss = positionwise.onnx_loss(op, target, losses)
+        mass = op.ReduceSum(target.values, [axis], keepdims=1)
+        weighted = op.ReduceSum(op.Mul(target.values, op.Min(below, HIGHEST)), [axis], keepdims=1)
+        losses = op.Add(op.Mul(mass, op.Log(total)), weighted)
+    tops = [positionwise.onnx_loss(op, target, losses)]
+    if layer.top_count > 1:
+        tops.append(op.Div(e, total))
 
     def gradient(loss_diff, probabilities_diff=None):
         if loss_diff is None:
             return [None]
-        scale = product(op, loss_diff, factor, coefficient, slope)
+        scale = product(op, loss_diff, target.factor, target.coefficient, slope)
         if target.channel is None:
-            mass = op.ReduceSum(target.values, [axis], keepdims=1)
-            return [op.Mul(op.Sub(op.Mul(p, mass), target.values), scale)]
-        p_t = op.GatherElements(p, target.channel, axis=axis)
-        labelled = op.Mul(op.Sub(p_t, 1), scale)
-        return [op.ScatterElements(op.Mul(p, scale), target.channel, labelled, axis=axis)]
+            return [op.Sub(op.Mul(e, op.Div(op.Mul(scale, mass), total)), op.Mul(target.values, scale))]
+        scale = op.Div(scale, total)
+        labelled = op.Neg(op.Mul(others, scale))
+        return [op.ScatterElements(op.Mul(e, scale), target.channel, labelled, axis=axis)]
 
-    tops = [loss, p][: layer.top_count]
     op.define_gradient(tops, [scores], gradient)
     return tuple(tops)
 
