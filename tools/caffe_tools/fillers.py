@@ -27,9 +27,14 @@ FILLER: dict[str, Field] = {
 
 
 def fill(shape: Sequence[int], filler: Values, random: np.random.Generator, where: str) -> np.ndarray:
-    """A float32 array of ``shape`` as ``filler`` says; NetError for a filler that Caffe has not, or a shape unfit."""
+    """A float32 array of ``shape`` as ``filler`` says.
+
+    Raises NetError for a filler that Caffe has not, for values it does not take, and for a shape that does not suit it.
+    """
     if filler.type not in FILLERS:
         raise NetError(f"{where}: unknown filler type {filler.type!r}: Caffe has {', '.join(FILLERS)}")
+    if filler.sparse != -1 and (filler.type != "gaussian" or filler.sparse < -1):
+        raise NetError(f"{where}: sparse {filler.sparse} must be 0 or more, and goes with the gaussian filler alone")
     return np.asarray(FILLERS[filler.type](tuple(shape), filler, random, where), np.float32).reshape(shape)
 
 
@@ -38,10 +43,14 @@ def _constant(shape: tuple, filler: Values, random: np.random.Generator, where: 
 
 
 def _uniform(shape: tuple, filler: Values, random: np.random.Generator, where: str) -> np.ndarray:
+    if not filler.min <= filler.max:
+        raise NetError(f"{where}: the uniform filler's min {filler.min:g} must not be above its max {filler.max:g}")
     return random.uniform(filler.min, filler.max, shape)
 
 
 def _gaussian(shape: tuple, filler: Values, random: np.random.Generator, where: str) -> np.ndarray:
+    if not filler.std > 0:
+        raise NetError(f"{where}: the gaussian filler's std {filler.std:g} must be above 0")
     values = random.normal(filler.mean, filler.std, shape)
     if filler.sparse >= 0:
         # each output keeps `sparse` inputs on average
@@ -74,8 +83,7 @@ def _bilinear(shape: tuple, filler: Values, random: np.random.Generator, where: 
     if len(shape) != 4 or shape[2] != shape[3]:
         raise NetError(f"{where}: the bilinear filler needs 4 axes and a square kernel, not the shape {shape}")
     factor = math.ceil(shape[3] / 2)
-    center = (2 * factor - 1 - factor % 2) / (2 * factor)
-    ramp = 1 - np.abs(np.arange(shape[3]) / factor - center)
+    ramp = 1 - np.abs(np.arange(shape[3]) - (shape[3] - 1) / 2) / factor
     return np.broadcast_to(np.outer(ramp, ramp), shape)
 
 
