@@ -3,8 +3,8 @@
     POOLING = {"pool": Enum("MAX", "AVE"), "kernel_size": UInt(), "pad": UInt(0)}
     read(message, POOLING, "layer 'pool1' (Pooling): pooling_param").kernel_size
 
-Conversions are those of protobuf's text format: 1 is a legal bool and a legal float, 0.5 is no int, an enum constant may
-be given by its number.
+Conversions are those of protobuf's text format: 1 is a legal bool and a legal float, 0.5 is no int, an enum constant
+may be given by its number.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from caffe_tools.fields import Int, UInt
 from caffe_tools.graph import Builder
+from caffe_tools.standard.labels import position_labels
 from caffe_tools.standard.registry import CLASS_INDEX, REAL, Layer, layer_type
-from caffe_tools.standard.softmax_losses import position_labels
 
 
 @layer_type(
@@ -30,7 +30,7 @@ def accuracy(op: Builder, layer: Layer, scores: ir.Value, label: ir.Value) -> ir
     classes = shape[axis]
     if not isinstance(classes, int) or not 1 <= p.top_k <= classes:
         raise layer.error(f"top_k {p.top_k} must be 1 to {classes}, the number of classes")
-    labels = position_labels(op, layer, scores, label, axis)
+    labels = position_labels(op, layer, scores, label, axis, p.ignore_label)
     mask = None if p.ignore_label is None else op.Not(op.Equal(labels, p.ignore_label))
     known = labels if mask is None else op.Where(mask, labels, 0)
     true_score = op.GatherElements(scores, known, axis=axis)

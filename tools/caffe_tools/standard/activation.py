@@ -6,6 +6,7 @@ softmax_layer.cpp, dropout_layer.cpp.
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from caffe_tools import fields
@@ -60,8 +61,9 @@ def power(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """(shift + scale · x) ^ power"""
     p = layer.power_param
     if p.power == 0 or p.scale == 0:
-        constant = 1.0 if p.power == 0 else p.shift**p.power
-        return op.Add(op.zeros(x), constant)
+        with np.errstate(all="ignore"):  # 0 to a negative power is inf, as in C
+            constant = np.power(np.float32(p.shift), np.float32(p.power))
+        return op.Add(op.zeros(x), float(constant))
     y = x if p.scale == 1 else op.Mul(x, p.scale)
     y = y if p.shift == 0 else op.Add(y, p.shift)
     if p.power == 2:

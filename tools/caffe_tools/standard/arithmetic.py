@@ -29,8 +29,8 @@ def eltwise(op: Builder, layer: Layer, *bottoms: ir.Value) -> ir.Value:
     p = layer.eltwise_param
     for index, x in enumerate(bottoms):
         expect_shape(layer, index, op.shape(x), op.shape(bottoms[0]), "all bottoms of Eltwise have one shape")
-    if p.coeff and p.operation != "SUM":
-        raise layer.error(f"coeff goes with operation SUM, not {p.operation}")
+    if p.coeff and p.operation == "PROD":
+        raise layer.error("coeff goes with operation SUM, not PROD")
     if p.coeff and len(p.coeff) != len(bottoms):
         raise layer.error(f"coeff is given {len(p.coeff)} times for {len(bottoms)} bottoms: give it once for each")
     if p.operation == "SUM":
@@ -72,10 +72,14 @@ def _operand(layer: Layer, op: Builder, p: Values, bottoms: tuple, filler: Value
     end = len(shape) if p.num_axes == -1 else axis + p.num_axes
     if end > len(shape):
         raise layer.error(f"num_axes {p.num_axes} from axis {axis} on is too many for a blob of {len(shape)} axes")
-    covered = shape[axis:end]
-    if not all(isinstance(dim, int) for dim in covered):
-        raise layer.error(f"the dims that it covers must be fixed, not {dims_text(covered)}")
-    return layer.parameter(covered, filler), axis
+    return layer.parameter(_fixed(layer, shape[axis:end]), filler), axis
+
+
+def _fixed(layer: Layer, dims: tuple) -> tuple[int, ...]:
+    """The shape of a learnable blob."""
+    if not all(isinstance(dim, int) for dim in dims):
+        raise layer.error(f"the dims that it covers must be fixed, not {dims_text(dims)}")
+    return dims
 
 
 def _aligned(op: Builder, value: ir.Value, axis: int, rank: int) -> ir.Value:
@@ -103,7 +107,7 @@ def scale(op: Builder, layer: Layer, *bottoms: ir.Value) -> ir.Value:
     rank = len(op.shape(x))
     y = op.Mul(x, _aligned(op, factor, axis, rank))
     if p.bias_term:
-        bias = layer.parameter(op.shape(factor), p.bias_filler)
+        bias = layer.parameter(_fixed(layer, op.shape(factor)), p.bias_filler)
         y = op.Add(y, _aligned(op, bias, axis, rank))
     return y
 

@@ -25,7 +25,7 @@ def concat(op: Builder, layer: Layer, *bottoms: ir.Value) -> ir.Value:
     axis = layer.axis(p.concat_dim if "concat_dim" in p.given else p.axis, bottoms[0])
     for name, x in zip(layer.spec.bottoms, bottoms, strict=True):
         shape = op.shape(x)
-        if len(shape) != len(first) or any(a != b for i, (a, b) in enumerate(zip(first, shape)) if i != axis):
+        if len(shape) != len(first) or any(shape[i] != first[i] for i in range(len(first)) if i != axis):
             raise layer.error(
                 f"bottom {name!r} has the shape {dims_text(shape)}, which differs from {dims_text(first)} of bottom"
                 f" {layer.spec.bottoms[0]!r} on another axis than {axis}"
@@ -49,7 +49,7 @@ def slice_(op: Builder, layer: Layer, x: ir.Value) -> ir.Value | tuple[ir.Value,
         raise layer.error(f"axis {axis}, which it slices, must have a fixed size")
     if p.slice_point:
         points = [0, *p.slice_point, size]
-        if len(points) != tops + 1 or any(a >= b for a, b in zip(points, points[1:])):
+        if len(points) != tops + 1 or np.any(np.diff(points) < 1):
             raise layer.error(
                 f"slice points {list(p.slice_point)} must be {tops - 1} rising numbers between 0 and {size}"
             )
@@ -72,9 +72,12 @@ def flatten(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """The axes from ``axis`` to ``end_axis`` as one."""
     p, shape = layer.flatten_param, op.shape(x)
     first, last = layer.axis(p.axis, x), layer.axis(p.end_axis, x, "end_axis")
-    if last < first:
+    if last < first - 1:
         raise layer.error(f"end_axis {p.end_axis} stands before axis {p.axis}")
-    return op.reshape(x, [*shape[:first], -1, *shape[last + 1 :]])
+    # of no axes at all (end_axis next before axis) Caffe makes one of size 1
+    merged = shape[first : last + 1]
+    size = math.prod(merged) if all(isinstance(dim, int) for dim in merged) else -1
+    return op.reshape(x, [*shape[:first], size, *shape[last + 1 :]])
 
 
 @layer_type("Reshape", reshape_param={"shape": Submessage(SHAPE), "axis": Int(0), "num_axes": Int(-1)})

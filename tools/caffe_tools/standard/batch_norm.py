@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from caffe_tools.fields import Bool, Float
 from caffe_tools.graph import Builder
-from caffe_tools.standard.registry import Layer, layer_type
+from caffe_tools.standard.registry import Layer, dims_text, layer_type
 
 
 @layer_type(
@@ -27,7 +27,11 @@ def batch_norm(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     ``use_global_stats`` (default: in TEST) these serve; else the batch's own do, and the sums move on.
     """
     p, shape = layer.batch_norm_param, op.shape(x)
-    channels = shape[1] if len(shape) > 1 else 1
+    if len(shape) < 2:
+        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: it takes 2 axes or more")
+    if any(spec.lr_mult for spec in layer.spec.params):
+        raise layer.error("lr_mult must be 0: its stored blobs are statistics, which no solver may change", "param")
+    channels = shape[1]
     sums = [layer.statistic((channels,)), layer.statistic((channels,)), layer.statistic((1,))]
     use_stored = layer.phase == "TEST" if p.use_global_stats is None else p.use_global_stats
     return _by_stored(op, x, p.eps, sums) if use_stored else _by_batch(op, layer, x, sums)
@@ -37,10 +41,8 @@ def _by_stored(op: Builder, x: ir.Value, eps: float, sums: list[ir.Value]) -> ir
     weight = sums[2]
     factor = op.Where(op.Equal(weight, 0), 0, op.Reciprocal(weight))
     mean, variance = op.Mul(sums[0], factor), op.Mul(sums[1], factor)
-    rows = x if len(op.shape(x)) > 1 else op.reshape(x, [*op.shape(x), 1])
     ones, zeros = op.Add(op.zeros(mean), 1), op.zeros(mean)
-    y = op.BatchNormalization(rows, ones, zeros, mean, variance, epsilon=eps)
-    return op.reshape(y, op.shape(x))
+    return op.BatchNormalization(x, ones, zeros, mean, variance, epsilon=eps)
 
 
 def _by_batch(op: Builder, layer: Layer, x: ir.Value, sums: list[ir.Value]) -> ir.Value:

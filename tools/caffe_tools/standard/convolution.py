@@ -35,7 +35,7 @@ CONVOLUTION_PARAM = {
 
 
 def spatial(layer: Layer, name: str, count: int, default: int | None) -> list[int]:
-    """One number for each of ``count`` spatial axes, from ``name`` or from its two-axis forms ``name_h``, ``name_w``."""
+    """One number for each of ``count`` spatial axes, from ``name`` or from its forms for two, ``_h`` and ``_w``."""
     p = layer.convolution_param
     short = "kernel" if name == "kernel_size" else name
     pair = (f"{short}_h", f"{short}_w")
@@ -52,7 +52,7 @@ def spatial(layer: Layer, name: str, count: int, default: int | None) -> list[in
         if values == [None]:
             raise layer.error(f"{name} is missing: give {name}, or {pair[0]} and {pair[1]}")
         if len(values) not in (1, count):
-            raise layer.error(f"{name} is given {len(values)} times for {count} spatial axes: give it once, or for each")
+            raise layer.error(f"{name} is given {len(values)} times for {count} spatial axes: give it once or for each")
         values = values * count if len(values) == 1 else values
     if name != "pad" and 0 in values:
         raise layer.error(f"{name} must be 1 or more")

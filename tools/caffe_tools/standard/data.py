@@ -25,10 +25,8 @@ class Source:
 @layer_type("Input", bottoms=0, tops=(1, None), is_source=True, input_param={"shape": Repeated(Submessage(SHAPE))})
 def input_(layer: Layer) -> list[Source]:
     """One shape for each top, or one for all."""
-    shapes = [tuple(shape.dim) for shape in layer.input_param.shape]
-    if len(shapes) not in (1, layer.top_count):
-        raise layer.error(f"input_param has {len(shapes)} shapes for {layer.top_count} tops: give one, or one for each")
-    return [Source(_checked(layer, shape)) for shape in shapes * (layer.top_count // len(shapes))]
+    shapes = _for_each_top(layer, "shape", [tuple(shape.dim) for shape in layer.input_param.shape])
+    return [Source(_checked(layer, shape)) for shape in shapes]
 
 
 @layer_type(
@@ -51,15 +49,22 @@ def dummy_data(layer: Layer) -> list[Source]:
     if len(p.data_filler) not in (0, 1, tops):
         raise layer.error(f"data_filler is given {len(p.data_filler)} times: give it 0, 1 or {tops} times")
     fillers = list(p.data_filler) or [DEFAULT_FILLER]
-    if p.shape:
-        shapes = [tuple(shape.dim) for shape in p.shape]
-    else:
-        shapes = list(zip(p.num, p.channels, p.height, p.width, strict=False))
-    if len(shapes) not in (1, tops):
-        raise layer.error(f"dummy_data_param has {len(shapes)} shapes for {tops} tops: give one, or one for each")
-    shapes = shapes if len(shapes) == tops else shapes * tops
     fillers = fillers if len(fillers) == tops else fillers * tops
+    dims = {name: getattr(p, name) for name in ("num", "channels", "height", "width")}
+    if any(dims.values()):
+        if p.shape:
+            raise layer.error("give shape, or the older num, channels, height and width, not both")
+        columns = [_for_each_top(layer, name, values) for name, values in dims.items()]
+        shapes = list(zip(*columns, strict=True))
+    else:
+        shapes = _for_each_top(layer, "shape", [tuple(shape.dim) for shape in p.shape])
     return [Source(_checked(layer, shape), filler) for shape, filler in zip(shapes, fillers, strict=True)]
+
+
+def _for_each_top(layer: Layer, name: str, values: list) -> list:
+    if len(values) not in (1, layer.top_count):
+        raise layer.error(f"{name} is given {len(values)} times for {layer.top_count} tops: give it once, or for each")
+    return values if len(values) == layer.top_count else values * layer.top_count
 
 
 def _checked(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:

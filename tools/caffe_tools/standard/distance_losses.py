@@ -9,21 +9,14 @@ import onnx_ir as ir
 
 from caffe_tools.fields import Bool, Enum, Float
 from caffe_tools.graph import Builder
+from caffe_tools.standard.labels import check_batch, row_labels, rows
 from caffe_tools.standard.registry import BINARY, CLASS_INDEX, Layer, dims_text, expect_shape, layer_type
-
-
-def _rows(op: Builder, layer: Layer, index: int, x: ir.Value) -> ir.Value:
-    """Bottom ``index`` as N rows."""
-    shape = op.shape(x)
-    if not 1 <= len(shape) <= 4:
-        raise layer.error(f"bottom {layer.spec.bottoms[index]!r} has the shape {dims_text(shape)}: it takes 1 to 4 axes")
-    return op.reshape(x, [shape[0], -1])
 
 
 @layer_type("EuclideanLoss", bottoms=2, is_loss=True)
 def euclidean_loss(op: Builder, layer: Layer, x: ir.Value, target: ir.Value) -> ir.Value:
     """Σ (x − target)² / 2N. Both bottoms get a gradient."""
-    a, b = _rows(op, layer, 0, x), _rows(op, layer, 1, target)
+    a, b = rows(op, layer, 0, x), rows(op, layer, 1, target)
     expect_shape(layer, 1, op.shape(b), op.shape(a), "both bottoms have as many elements in each row")
     difference = op.Sub(a, b)
     return op.Div(op.ReduceSumSquare(difference, keepdims=0), op.Mul(op.count(x, [0]), 2))
@@ -37,12 +30,14 @@ def euclidean_loss(op: Builder, layer: Layer, x: ir.Value, target: ir.Value) -> 
     hinge_loss_param={"norm": Enum(numbers={"L1": 1, "L2": 2})},
 )
 def hinge_loss(op: Builder, layer: Layer, x: ir.Value, label: ir.Value) -> ir.Value:
-    """Σ max(0, 1 − s·x)^p / N over all classes, with s = 1 for the label's class and −1 for the others; p as ``norm``."""
-    rows = _rows(op, layer, 0, x)
-    count, classes = op.shape(rows)
-    labels = op.cast(op.reshape(label, [count]), "int64")
+    """Σ max(0, 1 − s·x)^p / N over all classes: s = 1 for the label's class and −1 for the others, p = 1 (L1) or 2."""
+    table = rows(op, layer, 0, x)
+    check_batch(op, layer, x, label)
+    labels = op.Squeeze(row_labels(op, layer, 1, table, label), [1])
+    classes = op.shape(table)[1]
+    layer.expect_labels(1, classes)
     signs = op.OneHot(labels, classes, op.constant([1.0, -1.0], x.dtype.numpy()), axis=1)
-    margins = op.Relu(op.Add(op.Mul(rows, signs), 1))
+    margins = op.Relu(op.Add(op.Mul(table, signs), 1))
     sum_ = op.ReduceSum if layer.hinge_loss_param.norm == "L1" else op.ReduceSumSquare
     return op.Div(sum_(margins, keepdims=0), op.count(x, [0]))
 
@@ -60,10 +55,12 @@ def contrastive_loss(op: Builder, layer: Layer, a: ir.Value, b: ir.Value, simila
     The legacy version takes max(margin − d², 0) for the others. Caffe's gradient divides by d + 1e-4, not by d.
     """
     p = layer.contrastive_loss_param
-    left, right = _rows(op, layer, 0, a), _rows(op, layer, 1, b)
+    left, right = rows(op, layer, 0, a), rows(op, layer, 1, b)
     expect_shape(layer, 1, op.shape(right), op.shape(left), "both bottoms of a pair have one shape")
     difference = op.Sub(left, right)
-    is_similar = op.Not(op.Equal(op.cast(op.reshape(similar, [op.shape(a)[0], 1]), "int64"), 0))
+    if any(dim != 1 for dim in op.shape(a)[2:]):
+        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(op.shape(a))}: it takes vectors")
+    is_similar = op.Not(op.Equal(row_labels(op, layer, 2, left, similar), 0))
     squared = op.ReduceSumSquare(difference, [1], keepdims=1)
     if p.legacy_version:
         gap = op.Sub(p.margin, squared)

@@ -23,8 +23,8 @@ POOLING_PARAM = {
     "kernel_h": UInt(),
     "kernel_w": UInt(),
     "stride": UInt(1),
-    "stride_h": UInt(),
-    "stride_w": UInt(),
+    "stride_h": UInt(1),
+    "stride_w": UInt(1),
     "engine": Enum("DEFAULT", "CAFFE", "CUDNN"),
     "global_pooling": Bool(False),
     "round_mode": Enum("CEIL", "FLOOR"),
@@ -84,13 +84,21 @@ def _window(layer: Layer) -> tuple[list[int], list[int], list[int]]:
     kernel = [p.kernel_size] * 2 if p.kernel_size is not None else [p.kernel_h, p.kernel_w]
     if None in kernel:
         raise layer.error("kernel_size is missing: give kernel_size, or kernel_h and kernel_w")
-    pads = [p.pad_h, p.pad_w] if {"pad_h", "pad_w"} & p.given else [p.pad] * 2
-    strides = [p.stride_h, p.stride_w] if {"stride_h", "stride_w"} & p.given else [p.stride] * 2
-    if None in strides or 0 in strides or 0 in kernel:
-        raise layer.error("kernels and strides must be 1 or more, stride_h and stride_w are given together")
+    pads, strides = _pair(layer, "pad"), _pair(layer, "stride")
+    if 0 in strides or 0 in kernel:
+        raise layer.error(f"kernel {kernel} and stride {strides} must be 1 or more")
     if any(pad >= k for pad, k in zip(pads, kernel, strict=True)):
         raise layer.error(f"pads {pads} must be smaller than the kernel {kernel}")
     return kernel, strides, pads
+
+
+def _pair(layer: Layer, name: str) -> list[int]:
+    """``name`` of both axes, from the field of that name or from ``name_h`` and ``name_w``."""
+    p, parts = layer.pooling_param, (f"{name}_h", f"{name}_w")
+    given = [part in p.given for part in (name, *parts)]
+    if any(given[1:]) and given != [False, True, True]:
+        raise layer.error(f"give {name}, or {parts[0]} and {parts[1]}")
+    return [getattr(p, part) for part in parts] if any(given) and not given[0] else [getattr(p, name)] * 2
 
 
 def output_size(size: int, kernel: int, stride: int, pad: int, ceil: bool, clip: bool) -> int:
@@ -106,6 +114,8 @@ def _global(op: Builder, layer: Layer, x: ir.Value) -> ir.Value | tuple[ir.Value
     p, shape = layer.pooling_param, op.shape(x)
     if {"kernel_size", "kernel_h", "kernel_w"} & p.given:
         raise layer.error("global_pooling takes no kernel size")
+    if _pair(layer, "pad") != [0, 0] or _pair(layer, "stride") != [1, 1]:
+        raise layer.error("global_pooling takes no pad and no stride")
     if p.pool == "AVE":
         return op.GlobalAveragePool(x)
     if layer.top_count == 1:

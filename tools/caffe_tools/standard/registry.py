@@ -13,6 +13,7 @@ then a value of that type, with Caffe's default where the prototxt is silent.
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from caffe_tools.errors import GraphError, NetError
 from caffe_tools.fields import Field, Values
 from caffe_tools.fillers import FILLER
 from caffe_tools.graph import Builder
-from caffe_tools.netspec import LayerSpec
+from caffe_tools.netspec import LAYER, LayerSpec
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Layer:
     directory: str = ""
     learnable_count: int = 0
     statistics: set[int] = field(default_factory=set)
+    label_ranges: dict[int, tuple[int, int | None]] = field(default_factory=dict)
     _messages: dict[str, Values] = field(default_factory=dict)
 
     @property
@@ -140,6 +142,11 @@ class Layer:
         """Random numbers in [0, 1) of the shape of ``like``, drawn anew in every forward pass."""
         return self.host.random_uniform(like)
 
+    def expect_labels(self, index: int, classes: int | str, ignored: int | None = None) -> None:
+        """Bottom ``index`` holds labels from 0 to ``classes`` - 1, or ``ignored``; who runs the layer checks that."""
+        if isinstance(classes, int):
+            self.label_ranges[index] = (classes, ignored)
+
     def axis(self, axis: int, value: ir.Value, what: str = "axis") -> int:
         """``axis`` counted from the front; NetError where the blob has no such axis."""
         return canonical_axis(self.spec, axis, len(value.shape), what)
@@ -149,8 +156,8 @@ class Layer:
         beside = os.path.join(self.directory, name)
         return beside if not os.path.exists(name) and os.path.exists(beside) else name
 
-    def error(self, text: str) -> NetError:
-        return self.spec.error(text)
+    def error(self, text: str, field_name: str | None = None) -> NetError:
+        return self.spec.error(text, field_name)
 
 
 def read_message(spec: LayerSpec, name: str, declared: Mapping[str, Field]) -> Values:
@@ -160,7 +167,7 @@ def read_message(spec: LayerSpec, name: str, declared: Mapping[str, Field]) -> V
         raise spec.error(f"{name} is given {len(found)} times, give it once")
     if found and isinstance(found[0], (str, int, float)):
         raise spec.error(f"{name} is written as {name} {{ … }}")
-    return fields.read(found[0] if found else None, declared, f"layer {spec.name!r} ({spec.type}): {name}")
+    return fields.read(found[0] if found else None, declared, f"{spec}: {name}")
 
 
 def canonical_axis(spec: LayerSpec, axis: int, rank: int, what: str = "axis") -> int:
@@ -169,32 +176,33 @@ def canonical_axis(spec: LayerSpec, axis: int, rank: int, what: str = "axis") ->
     return axis % rank
 
 
-def check_counts(spec: LayerSpec, kind: LayerType) -> None:
-    """NetError where the layer has too few or too many bottoms or tops."""
+def check_form(spec: LayerSpec, kind: LayerType) -> None:
+    """NetError where the layer has too few or too many bottoms or tops, or a field that looks like a slip of the pen.
+
+    Other fields that no Caffe knows are those of a fork, and let pass.
+    """
+    known = {name for type_ in TYPES.values() for name in type_.messages} | set(LAYER)
+    for name in spec.message.names():
+        meant = difflib.get_close_matches(name, [*kind.messages, *LAYER], n=1, cutoff=0.85)
+        if name not in known and meant:
+            raise spec.error(f"it has no field {name!r}: did you mean {meant[0]!r}?", name)
     for what, have, (least, most) in (
         ("bottom", len(spec.bottoms), kind.bottoms),
         ("top", len(spec.tops), kind.tops),
     ):
         if have < least or (most is not None and have > most):
-            if least == most:
-                wanted = str(least)
-            elif most is None:
-                wanted = f"at least {least}"
-            else:
-                wanted = f"{least} to {most}"
+            wanted = f"at least {least}" if most is None else str(least) if least == most else f"{least} to {most}"
             raise spec.error(f"it has {have} {what} blobs, but takes {wanted}")
 
 
 def build(op: Builder, layer: Layer, bottoms: Sequence[ir.Value]) -> tuple[ir.Value, ...]:
     """The tops of ``layer`` over ``bottoms``, appended to ``op``'s graph."""
-    check_counts(layer.spec, layer.type)
+    check_form(layer.spec, layer.type)
     layer.learnable_count = 0
     with op.layer(layer.name):
         try:
             tops = layer.type.function(op, layer, *bottoms)
-        except (NetError, GraphError) as error:
-            if repr(layer.name) in str(error):
-                raise
+        except GraphError as error:
             raise layer.error(str(error)) from None
     return tops if isinstance(tops, tuple) else (tops,)
 

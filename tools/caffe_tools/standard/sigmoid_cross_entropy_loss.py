@@ -8,6 +8,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from caffe_tools.graph import Builder, same_count
+from caffe_tools.standard.labels import check_batch
 from caffe_tools.standard.loss_normalization import LOSS_PARAM, counted, divisor
 from caffe_tools.standard.registry import BINARY, Layer, dims_text, layer_type
 
@@ -21,6 +22,7 @@ def sigmoid_cross_entropy_loss(op: Builder, layer: Layer, x: ir.Value, target: i
     Second top: sigmoid(x).
     """
     shape, target_shape = op.shape(x), op.shape(target)
+    check_batch(op, layer, x, target)
     if not same_count(shape, target_shape):
         raise layer.error(
             f"bottom {layer.spec.bottoms[1]!r} of shape {dims_text(target_shape)} must have as many elements as the"

@@ -12,36 +12,12 @@ import onnx_ir as ir
 from caffe_tools import caffemodel
 from caffe_tools.fields import Enum, Int, String
 from caffe_tools.graph import Builder, same_count
+from caffe_tools.standard.labels import check_batch, position_labels, row_labels, rows
 from caffe_tools.standard.loss_normalization import LOSS_PARAM, counted, divisor
 from caffe_tools.standard.registry import CLASS_INDEX, FLT_MIN, REAL, Layer, dims_text, layer_type
 
 LOG_THRESHOLD = 1e-20
 """The floor under probabilities in InfogainLoss and MultinomialLogisticLoss (kLOG_THRESHOLD)."""
-
-
-def position_labels(op: Builder, layer: Layer, scores: ir.Value, label: ir.Value, axis: int) -> ir.Value:
-    """The labels as int64 (cut toward zero, as Caffe's cast does), in the scores' shape with a dim of 1 on ``axis``."""
-    shape, label_shape = op.shape(scores), op.shape(label)
-    positions = [*shape[:axis], *shape[axis + 1 :]]
-    if not label_shape or (label_shape[0] != shape[0] and isinstance(label_shape[0], int) and len(shape)):
-        raise layer.error(
-            f"bottom {layer.spec.bottoms[1]!r} of shape {dims_text(label_shape)} must have the first dim of the"
-            f" scores' {dims_text(shape)}"
-        )
-    if not same_count(label_shape, positions):
-        raise layer.error(
-            f"bottom {layer.spec.bottoms[1]!r} of shape {dims_text(label_shape)} must have one label for each of the"
-            f" {dims_text(positions)} positions of the scores' {dims_text(shape)}"
-        )
-    labels = op.reshape(label, [*shape[:axis], 1, *shape[axis + 1 :]])
-    return op.cast(labels, "int64")
-
-
-def _product(dims: tuple | list) -> int:
-    result = 1
-    for dim in dims:
-        result *= dim
-    return result
 
 
 @layer_type(
@@ -56,7 +32,8 @@ def _product(dims: tuple | list) -> int:
 def softmax_with_loss(op: Builder, layer: Layer, scores: ir.Value, label: ir.Value) -> tuple[ir.Value, ...]:
     """−Σ log max(softmax(scores)[label], FLT_MIN) / divisor; the gradient knows no floor. Second top: probabilities."""
     axis = layer.axis(layer.softmax_param.axis, scores)
-    labels = position_labels(op, layer, scores, label, axis)
+    check_batch(op, layer, scores, label)
+    labels = position_labels(op, layer, scores, label, axis, layer.loss_param.ignore_label)
     mask = counted(op, layer, labels)
     known = labels if mask is None else op.Where(mask, labels, 0)
     probability = op.Softmax(scores, axis=axis)
@@ -99,26 +76,27 @@ def infogain_loss(op: Builder, layer: Layer, scores: ir.Value, label: ir.Value, 
         raise layer.error("InfogainLoss takes normalization, not the older normalize")
     axis = layer.axis(p.axis, scores)
     classes = op.shape(scores)[axis]
+    check_batch(op, layer, scores, label)
     gains = _infogain_matrix(op, layer, classes, *matrix)
-    labels = position_labels(op, layer, scores, label, axis)
+    labels = position_labels(op, layer, scores, label, axis, layer.loss_param.ignore_label)
     mask = counted(op, layer, labels)
     known = labels if mask is None else op.Where(mask, labels, 0)
     probability = op.Softmax(scores, axis=axis)
     # one row of H for each position, its classes moved to the scores' axis
-    rows = op.Gather(gains, op.Squeeze(known, [axis]), axis=0)
-    rows = op.Transpose(rows, perm=[*range(axis), rank - 1, *range(axis, rank - 1)])
+    gain = op.Gather(gains, op.Squeeze(known, [axis]), axis=0)
+    gain = op.Transpose(gain, perm=[*range(axis), rank - 1, *range(axis, rank - 1)])
     if mask is not None:
-        rows = op.Where(mask, rows, 0)
+        gain = op.Where(mask, gain, 0)
     total = divisor(op, layer, scores, "VALID", range(axis), labels, mask)
     logarithm = op.Log(op.Max(probability, LOG_THRESHOLD))
-    loss = op.Div(op.Neg(op.ReduceSum(op.Mul(rows, logarithm), keepdims=0)), total)
+    loss = op.Div(op.Neg(op.ReduceSum(op.Mul(gain, logarithm), keepdims=0)), total)
 
     def gradient(dloss: ir.Value | None, dprobability: ir.Value | None = None) -> list[ir.Value | None]:
         # (probability_k · Σ_j H[label, j] − H[label, k]) · dloss / divisor
         if dloss is None:
             return [None]
-        row_sums = op.ReduceSum(rows, [axis], keepdims=1)
-        return [op.Mul(op.Sub(op.Mul(probability, row_sums), rows), op.Div(dloss, total))]
+        gain_sums = op.ReduceSum(gain, [axis], keepdims=1)
+        return [op.Mul(op.Sub(op.Mul(probability, gain_sums), gain), op.Div(dloss, total))]
 
     tops = (loss, probability)[: layer.top_count]
     op.define_gradient(tops, [scores], gradient)
@@ -132,13 +110,13 @@ def _infogain_matrix(op: Builder, layer: Layer, classes: int, *bottom: ir.Value)
     else:
         source = layer.infogain_loss_param.source
         if source is None:
-            raise layer.error("the infogain matrix is missing: give it as third bottom, or as infogain_loss_param.source")
+            raise layer.error("the infogain matrix is missing: give it as third bottom, or as source of its param")
         path = layer.path(source)
         if not os.path.exists(path):
             raise layer.error(f"the infogain matrix {source} is not there")
         array = caffemodel.read_blob(path)
         matrix, shape, name = op.initializer(f"{layer.name}/infogain", array), array.shape, source
-    if _product([dim for dim in shape if isinstance(dim, int)]) != classes * classes:
+    if not same_count(shape, [classes, classes]):
         raise layer.error(f"{name} has the shape {dims_text(shape)}, but the infogain matrix is {classes}×{classes}")
     return op.reshape(matrix, [classes, classes])
 
@@ -146,18 +124,17 @@ def _infogain_matrix(op: Builder, layer: Layer, classes: int, *bottom: ir.Value)
 @layer_type("MultinomialLogisticLoss", bottoms=2, is_loss=True, labels={1: CLASS_INDEX})
 def multinomial_logistic_loss(op: Builder, layer: Layer, probability: ir.Value, label: ir.Value) -> ir.Value:
     """−(1/N) Σ log max(probability[label], 1e-20); the gradient divides by the same floored probability."""
-    shape = op.shape(probability)
-    if len(shape) > 4:
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: at most 4 axes")
-    rows = op.reshape(probability, [shape[0], -1])
-    labels = op.cast(op.reshape(label, [shape[0], 1]), "int64")
-    floored = op.Max(op.GatherElements(rows, labels, axis=1), LOG_THRESHOLD)
+    table = rows(op, layer, 0, probability)
+    check_batch(op, layer, probability, label)
+    labels = row_labels(op, layer, 1, table, label)
+    layer.expect_labels(1, op.shape(table)[1])
+    floored = op.Max(op.GatherElements(table, labels, axis=1), LOG_THRESHOLD)
     count = op.count(probability, [0])
     loss = op.Div(op.Neg(op.ReduceSum(op.Log(floored), keepdims=0)), count)
 
     def gradient(dloss: ir.Value) -> list[ir.Value]:
         picked = op.Div(op.Neg(op.Div(dloss, count)), floored)
-        return [op.reshape(op.ScatterElements(op.zeros(rows), labels, picked, axis=1), shape)]
+        return [op.reshape(op.ScatterElements(op.zeros(table), labels, picked, axis=1), op.shape(probability))]
 
     op.define_gradient([loss], [probability], gradient)
     return loss
