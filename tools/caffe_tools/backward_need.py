@@ -35,10 +35,12 @@ def _above_what_learns(net: Net) -> BackwardNeed:
     needs: dict[str, bool] = {}
     result = BackwardNeed([], [], [])
     for spec, layer in zip(net.spec.layers, net.layers, strict=True):
-        learn = [spec.param(index).lr_mult != 0 and layer.learns(index) for index in range(len(layer.blobs))]
+        has_rate = [spec.param(index).lr_mult != 0 for index in range(len(layer.blobs))]
+        learn = [has_rate[index] and layer.learns(index) for index in range(len(layer.blobs))]
         below = [needs[bottom] for bottom in spec.bottoms]
         bottoms = list(spec.propagate_down) if spec.propagate_down else below
-        layer_needs = any(below) or any(learn)
+        # BatchNorm's statistics count here, though they do not learn: Caffe asks for lr_mult alone
+        layer_needs = any(below) or any(has_rate)
         for top in spec.tops:
             needs[top] = layer_needs
         result.layers.append(layer_needs)

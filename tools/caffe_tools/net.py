@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from caffe_tools import caffemodel, prototxt, standard
+from caffe_tools import prototxt, standard
+from caffe_tools import weights as stored_blobs
 from caffe_tools.backward_need import BackwardNeed, backward_need
 from caffe_tools.blob import Blob
 from caffe_tools.errors import NetError
@@ -28,10 +29,11 @@ EmbeddedLayer = StandardLayer | SourceLayer | PythonLayer
 
 
 class Net:
-    """``Net(prototxt, phase, level=0, stages=None, weights=None)``, or pycaffe's older ``Net(prototxt, weights, phase)``.
+    """pycaffe's net: ``Net(prototxt, phase, level, stages, weights)`` or ``Net(prototxt, weights, phase)``.
 
-    ``prototxt`` is a path or a parsed message; ``phase`` is TRAIN or TEST, as number or name. Python layers are
-    imported from ``caffe_layers`` and from ``allow_modules`` alone. ``seed`` makes fillers and Dropout repeat.
+    ``prototxt`` is a path or a parsed message; ``phase`` is TRAIN or TEST, as number or name, and where it is not
+    given the prototxt's own state, else TEST. Python layers are imported from ``caffe_layers`` and from
+    ``allow_modules`` alone. ``seed`` makes fillers and Dropout repeat.
 
     Raises PrototxtError, NetError or CaffemodelError, each with one line that says what is wrong and where.
     """
@@ -39,31 +41,28 @@ class Net:
     def __init__(
         self,
         net: str | os.PathLike | Message,
-        *positional: Any,
-        phase: int | str | None = None,
-        level: int = 0,
+        phase: int | str | os.PathLike | None = None,
+        level: int | str | None = None,
         stages: Sequence[str] | None = None,
         weights: str | os.PathLike | None = None,
+        *,
         allow_modules: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
-        for value in positional:
-            if isinstance(value, int) or value in PHASES:
-                phase = value
-            else:
-                weights = value
+        if isinstance(phase, (str, os.PathLike)) and phase not in PHASES:  # the older order
+            phase, level, weights = level, None, phase
         message = net if isinstance(net, Message) else prototxt.load(net)
         directory = "" if isinstance(net, Message) else str(Path(net).parent)
-        self.spec = read_net(message, _phase_name(phase), level, stages or ())
+        self.spec = read_net(message, _phase_name(phase), level or 0, stages or ())
         self.name, self.phase = self.spec.name, self.spec.phase
         self._random = np.random.default_rng(seed)
         self._allow_modules = tuple(allow_modules)
         self.blobs: dict[str, Blob] = {}
         self.layers: list[EmbeddedLayer] = []
         self.loss_weights: list[list[float]] = []
-        self._owners: dict[str, tuple[int, int]] = {}
         for layer in self.spec.layers:
             self._add_layer(layer, directory)
+        stored_blobs.share_by_name(self.layers)
         self._need = backward_need(self)
         if weights is not None:
             self.copy_from(weights)
@@ -78,7 +77,6 @@ class Net:
         layer.reshape(bottoms, tops)
         index = len(self.layers)
         self.layers.append(layer)
-        self._share_parameters(index, spec, layer)
         weights = spec.loss_weights or [1.0 if layer.is_loss and i == 0 else 0.0 for i in range(len(tops))]
         if len(weights) != len(tops):
             raise spec.error(
@@ -94,30 +92,6 @@ class Net:
         if kind is None:
             raise spec.error(f"layer type {spec.type!r} is not covered; see `caffe-layers layers` for those that are")
         return (SourceLayer if kind.is_source else StandardLayer)(spec, self._random, directory)
-
-    def _share_parameters(self, index: int, spec: LayerSpec, layer: EmbeddedLayer) -> None:
-        """Blobs whose ``param`` blocks bear one name are one blob, its diff the sum over all its layers."""
-        if len(spec.params) > len(layer.blobs):
-            raise spec.error(f"it has {len(spec.params)} param blocks, but {len(layer.blobs)} learnable blobs")
-        for i in range(len(layer.blobs)):
-            name = spec.param(i).name
-            if not name:
-                continue
-            owner_index, owner_blob = self._owners.setdefault(name, (index, i))
-            if (owner_index, owner_blob) == (index, i):
-                continue
-            owner = self.layers[owner_index].blobs[owner_blob]
-            mine = layer.blobs[i]
-            permissive = spec.param(i).share_mode == "PERMISSIVE"
-            if (mine.count != owner.count) if permissive else (mine.shape != owner.shape):
-                raise spec.error(
-                    f"param {name!r} is shared with layer {self.layers[owner_index].spec.name!r}, whose blob has the"
-                    f" shape {owner.shape}, not {mine.shape}"
-                )
-            if mine.shape == owner.shape:
-                layer.blobs[i] = owner
-            else:
-                mine.data, mine.diff = owner.data.reshape(mine.shape), owner.diff.reshape(mine.shape)
 
     def _set_loss_diffs(self, index: int) -> None:
         for top, weight in zip(self._tops(self.spec.layers[index]), self.loss_weights[index], strict=True):
@@ -271,41 +245,15 @@ class Net:
 
     def copy_from(self, path: str | os.PathLike) -> None:
         """Load the learnable blobs of a .caffemodel into the layers of the same names; others keep theirs."""
-        stored = caffemodel.read(path)
-        for layer in self.layers:
-            arrays = stored.get(layer.spec.name)
-            if arrays is None:
-                continue
-            if len(arrays) != len(layer.blobs):
-                raise layer.spec.error(
-                    f"{path} has {len(arrays)} blobs for it, but it has {len(layer.blobs)}: the weights are of another net"
-                )
-            for index, (array, blob) in enumerate(zip(arrays, layer.blobs, strict=True)):
-                if not _shape_fits(array.shape, blob.shape):
-                    raise layer.spec.error(
-                        f"its learnable blob {index} has the shape {blob.shape}, but {path} has {array.shape}:"
-                        " the weights are of another net"
-                    )
-                blob.data[...] = array.reshape(blob.shape)
+        stored_blobs.load(self.layers, path)
 
     def share_with(self, other: Net) -> None:
-        """Use the other net's learnable blobs, where the layers' names agree."""
-        theirs = other.params
-        for layer in self.layers:
-            for index, blob in enumerate(theirs.get(layer.spec.name, [])[: len(layer.blobs)]):
-                if blob.shape != layer.blobs[index].shape:
-                    raise layer.spec.error(
-                        f"its learnable blob {index} has the shape {layer.blobs[index].shape}, not {blob.shape}"
-                    )
-                layer.blobs[index] = blob
+        """Use the data of the other net's learnable blobs, where the layers' names agree."""
+        stored_blobs.share_with(self.layers, other.params)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the learnable blobs as a .caffemodel that Caffe reads."""
-        caffemodel.write(
-            path,
-            [(layer.spec.name, layer.type, [blob.data for blob in layer.blobs]) for layer in self.layers],
-            name=self.name,
-        )
+        stored_blobs.save(self.layers, path, self.name)
 
 
 def _phase_name(phase: int | str | None) -> str | None:
@@ -314,10 +262,3 @@ def _phase_name(phase: int | str | None) -> str | None:
     if isinstance(phase, int) and 0 <= phase < len(PHASES):
         return PHASES[phase]
     raise NetError(f"phase {phase!r} is none of TRAIN (0) and TEST (1)")
-
-
-def _shape_fits(stored: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Old files pad shapes to four axes with dims of 1 in front."""
-    if stored == wanted:
-        return True
-    return len(stored) == 4 and len(wanted) < 4 and stored == (1,) * (4 - len(wanted)) + tuple(wanted)

@@ -55,6 +55,8 @@ class ParamSpec:
     share_mode: str = "STRICT"
     lr_mult: float = 1.0
     decay_mult: float = 1.0
+    given: frozenset[str] = frozenset()
+    """The fields that the prototxt sets."""
 
 
 @dataclass
@@ -75,10 +77,13 @@ class LayerSpec:
     def position(self) -> Position | None:
         return self.message.position
 
-    def error(self, text: str) -> NetError:
-        """A NetError that says where the layer stands, and which it is."""
-        at = f"{self.position}: " if self.position else ""
-        return NetError(f"{at}layer {self.name!r} ({self.type}): {text}")
+    def __str__(self) -> str:
+        return f"layer {self.name!r} ({self.type})"
+
+    def error(self, text: str, field_name: str | None = None) -> NetError:
+        """A NetError that says where the layer (or that field of it) stands, and which it is."""
+        position = self.message.position_of(field_name) if field_name else self.position
+        return NetError(f"{position}: {self}: {text}" if position else f"{self}: {text}")
 
     def param(self, index: int) -> ParamSpec:
         return self.params[index] if index < len(self.params) else ParamSpec()
@@ -131,7 +136,7 @@ def _read_layer(message: Message, phase: str, level: int, stages: Sequence[str])
         tops=values.top,
         phase=values.phase or phase,
         loss_weights=values.loss_weight,
-        params=[ParamSpec(p.name, p.share_mode, p.lr_mult, p.decay_mult) for p in values.param],
+        params=[ParamSpec(p.name, p.share_mode, p.lr_mult, p.decay_mult, p.given) for p in values.param],
         propagate_down=values.propagate_down,
         message=message,
     )
@@ -159,7 +164,8 @@ def _check_names(layers: Sequence[LayerSpec]) -> None:
     seen: set[str] = set()
     for layer in layers:
         if layer.name in seen:
-            raise layer.error("another layer of this phase has the same name")
+            # Caffe builds such a net, but loads the weights of both into the first
+            raise layer.error("another layer of this phase has the same name: rename one, weights go by the name")
         seen.add(layer.name)
 
 
@@ -184,7 +190,10 @@ def _check_connections(layers: Sequence[LayerSpec]) -> None:
 
 
 def insert_splits(layers: Sequence[LayerSpec]) -> list[LayerSpec]:
-    """The layers with a Split behind every top that several layers read, as Caffe inserts and names them."""
+    """The layers with a Split behind every top that several layers read, as Caffe inserts and names them.
+
+    Raises NetError where one of the readers works in place: its top would overwrite what the Split shares out.
+    """
     made_by: dict[str, tuple[int, int]] = {}
     readers: Counter[tuple[int, int]] = Counter()
     source_of: dict[tuple[int, int], tuple[int, int]] = {}
@@ -205,6 +214,11 @@ def insert_splits(layers: Sequence[LayerSpec]) -> list[LayerSpec]:
         for j, bottom in enumerate(layer.bottoms):
             source = source_of[i, j]
             if readers[source] > 1:
+                if j < len(layer.tops) and layer.tops[j] == bottom:
+                    raise layer.error(
+                        f"it works in place on blob {bottom!r}, which something else reads as well (a layer before it,"
+                        " or a loss_weight): give its top another name"
+                    )
                 bottoms.append(_split_blob(layers[source[0]].name, bottom, source[1], used[source]))
                 used[source] += 1
             else:

@@ -47,15 +47,24 @@ class StandardLayer:
     def reshape(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
         """Build the layer for the bottoms' shapes (where they changed) and give the tops theirs."""
         shapes = [bottom.shape for bottom in bottoms]
-        if shapes == self._shapes:
-            return
-        self._build(shapes)
-        self._forward: onnxruntime.InferenceSession | None = None
-        self._backward: dict[tuple, onnxruntime.InferenceSession | None] = {}
-        self._shapes = shapes
-        self._top_shapes = [self._op.shape(top) for top in self._tops]
+        if shapes != self._shapes:
+            self._shapes = None  # so that a layer that could not be built is not taken for the one before
+            self._build(shapes)
+            self._forward: onnxruntime.InferenceSession | None = None
+            self._backward: dict[tuple, onnxruntime.InferenceSession | None] = {}
+            self._top_shapes = [self._op.shape(top) for top in self._tops]
+            self._check_in_place(bottoms, tops)
+            self._shapes = shapes
         for top, shape in zip(tops, self._top_shapes, strict=True):
             top.reshape(*shape)
+
+    def _check_in_place(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
+        for top, shape, name in zip(tops, self._top_shapes, self.spec.tops, strict=True):
+            if top.shape != shape and any(top is bottom for bottom in bottoms):
+                raise self.spec.error(
+                    f"it cannot work in place: its top {name!r} has the shape {shape}, not the bottom's {top.shape}:"
+                    " give the top another name"
+                )
 
     def _build(self, shapes: Sequence[tuple[int, ...]]) -> None:
         self._op = Builder(name=self.spec.name)
@@ -70,8 +79,7 @@ class StandardLayer:
     def parameter(self, index: int, shape: tuple[int, ...], filler: Values) -> ir.Value:
         if index == len(self.blobs):
             blob = Blob(shape)
-            where = f"layer {self.spec.name!r} ({self.type})"
-            blob.data[...] = fill(shape, filler, self._random, where)
+            blob.data[...] = fill(shape, filler, self._random, str(self.spec))
             self.blobs.append(blob)
         elif self.blobs[index].shape != shape:
             raise self.spec.error(
@@ -95,6 +103,7 @@ class StandardLayer:
         return self._random_values
 
     def forward(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
+        self._check_labels(bottoms)
         self._kept_bottoms = {
             index: bottom.data.copy() for index, bottom in enumerate(bottoms) if any(bottom is top for top in tops)
         }
@@ -106,16 +115,30 @@ class StandardLayer:
             for index, value in self._updates.items():
                 self._op.output(value, f"update{index}")
             self._forward = make_session(self._op.graph) if tops else None
-        results = run(self._forward, None, self._feeds(bottoms), self._where("forward")) if tops else []
+        results = run(self._forward, None, self._feeds(bottoms), f"{self.spec} forward") if tops else []
         for top, result in zip(tops, results, strict=False):
             top.data[...] = result
         for index, result in zip(self._updates, results[len(tops) :], strict=True):
             self.blobs[index].data[...] = result
 
+    def _check_labels(self, bottoms: Sequence[Blob]) -> None:
+        """Where Caffe would read beside its scores, say which label is wrong."""
+        for index, (classes, ignored) in self.layer.label_ranges.items():
+            labels = np.trunc(bottoms[index].data)
+            is_right = (labels >= 0) & (labels < classes)
+            if ignored is not None:
+                is_right |= labels == ignored
+            if not is_right.all():
+                place = tuple(int(i) for i in np.argwhere(~is_right)[0])
+                raise self.spec.error(
+                    f"bottom {self.spec.bottoms[index]!r} holds the label {bottoms[index].data[place]:g} at {place}:"
+                    f" labels are 0 to {classes - 1}" + ("" if ignored is None else f", or {ignored} (ignored)")
+                )
+
     def backward(
         self, tops: Sequence[Blob], propagate_down: Sequence[bool], bottoms: Sequence[Blob], learn: Sequence[bool]
     ) -> None:
-        """Write the diffs of the bottoms that ``propagate_down`` names; add to those of the blobs that ``learn`` names."""
+        """Write the diffs of the bottoms chosen by ``propagate_down``, add to those of the blobs that ``learn``."""
         key = (tuple(propagate_down), tuple(learn))
         if key not in self._backward:
             self._backward[key] = self._build_backward(*key)
@@ -137,7 +160,7 @@ class StandardLayer:
         wanted = {value.name for value in session.get_inputs()}
         feeds = {name: value for name, value in feeds.items() if name in wanted}
         names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, run(session, names, feeds, self._where("backward")), strict=True))
+        return dict(zip(names, run(session, names, feeds, f"{self.spec} backward"), strict=True))
 
     def _build_backward(
         self, propagate_down: tuple[bool, ...], learn: tuple[bool, ...]
@@ -164,9 +187,6 @@ class StandardLayer:
         feeds |= {f"random{i}": values for i, values in enumerate(self._random_values)}
         return feeds
 
-    def _where(self, what: str) -> str:
-        return f"layer {self.spec.name!r} ({self.type}) {what}"
-
 
 class SourceLayer:
     """A layer that makes blobs from nothing: Input (filled from outside) and DummyData (filled by its fillers)."""
@@ -178,7 +198,7 @@ class SourceLayer:
         self.type = spec.type
         self.kind = standard.TYPES[spec.type]
         self.blobs: list[Blob] = []
-        standard.registry.check_counts(spec, self.kind)
+        standard.registry.check_form(spec, self.kind)
         self.sources = self.kind.function(standard.Layer(spec, self.kind, self, directory))
         self._random = random
         self._is_set_up = False
@@ -198,8 +218,7 @@ class SourceLayer:
         """Constant fillers fill once, all others in every forward pass."""
         for top, source in zip(tops, self.sources, strict=True):
             if source.filler is not None and (source.filler.type == "constant") != refill:
-                where = f"layer {self.spec.name!r} ({self.type})"
-                top.data[...] = fill(top.shape, source.filler, self._random, where)
+                top.data[...] = fill(top.shape, source.filler, self._random, str(self.spec))
 
     def backward(self, *arguments: object) -> None:
         """Data has no gradient to pass on."""
