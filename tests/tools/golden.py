@@ -147,7 +147,7 @@ def disagreements(net: Net, arrays: dict[str, np.ndarray], tolerance: float, lea
 
 
 def value_of(net: Net, key: str) -> np.ndarray:
-    """What ``net`` holds under the key of a case's array. A loss that PyCaffe makes 1-d counts as the 0-d one of C++."""
+    """What ``net`` holds under the key of a case's array."""
     if key == "total_loss":
         return np.asarray(net.total_loss)
     kind, name, *index = key.split("/")
@@ -157,7 +157,10 @@ def value_of(net: Net, key: str) -> np.ndarray:
 
 
 def relative_difference(found: np.ndarray, wanted: np.ndarray) -> float:
-    """The largest difference, divided by the largest value wanted; inf for another shape or a NaN that is not wanted."""
+    """The largest difference, divided by the largest value wanted; inf for another shape or a NaN in another place.
+
+    The loss of a Python layer, of shape (1,), stands for the 0-d one of C++.
+    """
     if wanted.shape == () and found.shape == (1,):
         found = found.reshape(())
     if found.shape != wanted.shape or not np.array_equal(np.isnan(found), np.isnan(wanted)):
