@@ -59,8 +59,8 @@ def _gaussian(shape: tuple, filler: Values, random: np.random.Generator, where: 
 
 
 def _positive_unitball(shape: tuple, filler: Values, random: np.random.Generator, where: str) -> np.ndarray:
-    rows = random.random(shape).reshape(shape[0] if shape else 1, -1)
-    return rows / rows.sum(axis=1, keepdims=True)
+    values = random.random(shape)
+    return values / values.sum(axis=tuple(range(1, len(shape))), keepdims=True)
 
 
 def _fan(shape: tuple, filler: Values) -> float:

@@ -102,19 +102,20 @@ class NetSpec:
 def read_net(message: Message, phase: str | None = None, level: int = 0, stages: Sequence[str] = ()) -> NetSpec:
     """The layers of ``message`` (of any era) that take part in ``phase``, at ``level`` with ``stages``.
 
-    Where ``phase`` is None the prototxt's own ``state`` counts, and TEST where it has none. Raises NetError for rules
-    that contradict each other and for blobs that do not connect.
+    Where ``phase`` is None the phase and level of the prototxt's own ``state`` count, and TEST where it has none; its
+    stages always do. Raises NetError for rules that contradict each other and for blobs that do not connect.
     """
     message = upgrade(message)
     net = fields.read(message, NET, "the net", ignore_unknown=True)
     if phase is None:
         phase = net.state.phase or "TEST"
-        level, stages = level or net.state.level, [*stages, *net.state.stage]
+        level = level or net.state.level
+    stages = [*net.state.stage, *stages]
     if phase not in PHASES:
         raise NetError(f"phase {phase!r} is none of {', '.join(PHASES)}")
     layers = [
         spec
-        for layer in message.fields("layer")
+        for layer in message.messages("layer")
         if (spec := _read_layer(layer, phase, level, stages)) is not None
     ]
     if not layers:
@@ -125,8 +126,6 @@ def read_net(message: Message, phase: str | None = None, level: int = 0, stages:
 
 
 def _read_layer(message: Message, phase: str, level: int, stages: Sequence[str]) -> LayerSpec | None:
-    if not isinstance(message, Message):
-        raise NetError(f"a layer is written as layer {{ … }}, not as layer: {message!r}")
     where = f"layer {message.first('name', '')!r} ({message.first('type', '?')})"
     values = fields.read(message, LAYER, where, ignore_unknown=True)
     spec = LayerSpec(
