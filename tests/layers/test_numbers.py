@@ -15,7 +15,7 @@ from caffe_layers import functional as F
 
 EPSILON = float(np.finfo(np.float32).eps)
 LARGEST = float(np.finfo(np.float32).max)
-SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+SMALLEST = 2.0**-149
 SCALES = (1.0, 10.0, 30.0, 90.0, 110.0, 1e4)
 """exp(-90) is a denormal float32, exp(-110) is 0."""
 
