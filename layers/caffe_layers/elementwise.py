@@ -6,7 +6,8 @@ The sigmoid losses differ in one small function:
     the loss of each element of ``x`` for the target ``t`` (a number, or an array that broadcasts with ``x``) in [0, 1];
     it writes the derivative by x where ``gradient`` is not None.
 
-In ONNX it is two, the losses and the derivative, and :func:`onnx_loss` makes the layer of them.
+In ONNX it is ``onnx_terms(op, x, t, pos_weight) -> (losses, derivative)``, where t and pos_weight may be numbers and
+``derivative()`` gives the derivative; :func:`onnx_loss` makes the layer of it.
 """
 
 from __future__ import annotations
@@ -222,23 +223,31 @@ class OnnxTarget:
     def _static_count(self):
         return self.op.count(self.scores, [0] if self.mode == "BATCH_SIZE" else None)
 
-    def spread(self, function):
-        """``function(x, t, pos_weight)`` of every element, a value of the scores' shape.
+    def spread(self, terms):
+        """``terms(x, t, pos_weight)`` of every element: (losses, derivative), of the scores' shape.
 
         For index targets that is t = 0 everywhere, and then t = 1 for the one element of each position that the label
         names.
         """
         op, epsilon = self.op, self.params["label_smoothing"]
         if self.params["target"] != "index":
-            return function(self.scores, self.target, self.pos_weight)
-        everywhere = function(self.scores, epsilon / 2, self.pos_weight)
+            return terms(op, self.scores, self.target, self.pos_weight)
         pos_weight = self.pos_weight
         if isinstance(pos_weight, np.ndarray):
             pos_weight = op.Gather(op.constant(pos_weight.reshape(-1)), self.channel)
-        labelled = function(op.GatherElements(self.scores, self.channel, axis=self.axis), 1 - epsilon / 2, pos_weight)
+        scores_there = op.GatherElements(self.scores, self.channel, axis=self.axis)
+        everywhere, everywhere_derivative = terms(op, self.scores, epsilon / 2, self.pos_weight)
+        labelled, labelled_derivative = terms(op, scores_there, 1 - epsilon / 2, pos_weight)
+        return (
+            self._place(labelled, everywhere),
+            lambda: self._place(labelled_derivative(), everywhere_derivative()),
+        )
+
+    def _place(self, labelled, everywhere):
+        """``everywhere`` with ``labelled`` in the channels that the labels name."""
+        op = self.op
         if self.named is not None:
-            there = op.GatherElements(everywhere, self.channel, axis=self.axis)
-            labelled = op.Where(self.named, labelled, there)
+            labelled = op.Where(self.named, labelled, op.GatherElements(everywhere, self.channel, axis=self.axis))
         return op.ScatterElements(everywhere, self.channel, labelled, axis=self.axis)
 
 
@@ -246,10 +255,10 @@ def _count_of(dims):
     return math.prod(dim for dim in dims if not isinstance(dim, str)), sorted(d for d in dims if isinstance(d, str))
 
 
-def onnx_loss(op, layer, scores, labels, weights, onnx_losses, onnx_derivative, class_factor=None):
-    """The layer's top or tops; the two functions take (op, x, t, pos_weight), where t and pos_weight may be numbers."""
+def onnx_loss(op, layer, scores, labels, weights, onnx_terms, class_factor=None):
+    """The layer's top or tops."""
     target = OnnxTarget(op, layer.params, scores, labels, weights, class_factor)
-    losses = target.spread(lambda *x_t_weight: onnx_losses(op, *x_t_weight))
+    losses, derivative = target.spread(onnx_terms)
     total = op.ReduceSum(product(op, losses, target.coefficient), keepdims=0)
     tops = [op.reshape(op.Min(product(op, total, target.factor), HIGHEST), [1])]
     if layer.top_count > 1:
@@ -258,8 +267,7 @@ def onnx_loss(op, layer, scores, labels, weights, onnx_losses, onnx_derivative, 
     def gradient(loss_diff, probabilities_diff=None):
         if loss_diff is None:
             return [None]
-        derivative = target.spread(lambda *x_t_weight: onnx_derivative(op, *x_t_weight))
-        return [op.Mul(derivative, product(op, loss_diff, target.factor, target.coefficient))]
+        return [op.Mul(derivative(), product(op, loss_diff, target.factor, target.coefficient))]
 
     op.define_gradient(tops, [scores], gradient)
     return tuple(tops)

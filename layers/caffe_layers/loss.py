@@ -37,8 +37,6 @@ class LossLayer(PluginLayer):
     per_class_parameters = ("class_weight",)
     takes_weights_per_element = False
     takes_targets_of_other_shape = False
-    target = "index"
-    """The target of a layer that has no such parameter."""
     background_has_a_channel = True
 
     @classmethod
@@ -56,7 +54,7 @@ class LossLayer(PluginLayer):
         layout = Layout.of(scores, params["axis"])
         for name in cls.per_class_parameters:
             per_class(name, params[name], layout.channels, np.float64)
-        target = params.get("target", cls.target)
+        target = params.get("target", "index")
         background, labels_end = params["background_label"], layout.channels + (not cls.background_has_a_channel)
         if background is not None and background >= labels_end and target != "multi_label":
             raise ParameterError(f"background_label is {background}, but the labels are 0 to {labels_end - 1}")

@@ -68,21 +68,21 @@ def terms(x, t, pos_weight, gradient):
     return losses
 
 
-def onnx_losses(op, x, t, pos_weight):
-    """The losses of :func:`terms`."""
+def onnx_terms(op, x, t, pos_weight):
+    """(losses, derivative) of :func:`terms`; see elementwise.py."""
+    positive, negative = _times(op, t, pos_weight), _complement(op, t)
     shared = op.Softplus(op.Neg(op.Abs(x)))
     if pos_weight is not None:
-        shared = op.Mul(shared, op.Add(_times(op, t, pos_weight), _complement(op, t)))
-    sides = op.Add(op.Mul(op.Relu(x), _complement(op, t)), op.Mul(op.Relu(op.Neg(x)), _times(op, t, pos_weight)))
-    return op.Add(shared, sides)
+        shared = op.Mul(shared, op.Add(positive, negative))
+    sides = op.Add(op.Mul(op.Relu(x), negative), op.Mul(op.Relu(op.Neg(x)), positive))
 
+    def derivative():
+        p = op.Sigmoid(x)
+        if pos_weight is None:
+            return op.Sub(p, t)
+        return op.Sub(op.Mul(p, negative), op.Mul(op.Sub(1, p), positive))
 
-def onnx_derivative(op, x, t, pos_weight):
-    """The derivative of :func:`terms`."""
-    p = op.Sigmoid(x)
-    if pos_weight is None:
-        return op.Sub(p, t)
-    return op.Sub(op.Mul(p, _complement(op, t)), op.Mul(op.Sub(1, p), _times(op, t, pos_weight)))
+    return op.Add(shared, sides), derivative
 
 
 def _complement(op, t):
@@ -128,4 +128,4 @@ class SigmoidCrossEntropyLossLayer(LossLayer):
         return elementwise.evaluate(params, layout, scores, labels, weights, gradient, probabilities, terms)
 
     def onnx(self, op, scores, labels, weights=None):
-        return elementwise.onnx_loss(op, self, scores, labels, weights, onnx_losses, onnx_derivative)
+        return elementwise.onnx_loss(op, self, scores, labels, weights, onnx_terms)

@@ -8,7 +8,7 @@ import numpy as np
 
 from caffe_layers import elementwise
 from caffe_layers import sigmoid_cross_entropy as cross_entropy
-from caffe_layers.loss import LossLayer, loss_and_gradient
+from caffe_layers.loss import LossLayer, loss_and_gradient, product
 from caffe_layers.params import FRACTION_OR_WEIGHTS, NOT_NEGATIVE, Parameter, or_null
 from caffe_layers.power import onnx_power, power
 from caffe_layers.sigmoid import halves
@@ -102,27 +102,25 @@ def _modulated(x, t, pos_weight, with_gradient, gamma):
     return losses, gradient
 
 
-def onnx_losses(op, x, t, pos_weight, alpha, gamma):
-    """The losses of :func:`terms`."""
-    losses = cross_entropy.onnx_losses(op, x, t, pos_weight)
-    if gamma > 0:
-        losses = op.Mul(losses, onnx_power(op, _onnx_q(op, op.Sigmoid(x), t), gamma))
-    return losses if alpha is None else op.Mul(losses, _onnx_alpha(op, t, alpha))
+def onnx_terms(op, x, t, pos_weight, alpha, gamma):
+    """(losses, derivative) of :func:`terms`; see elementwise.py."""
+    cross_entropy_losses, cross_entropy_derivative = cross_entropy.onnx_terms(op, x, t, pos_weight)
+    alpha_t = None if alpha is None else _onnx_alpha(op, t, alpha)
+    if gamma == 0:
+        return product(op, cross_entropy_losses, alpha_t), lambda: product(op, cross_entropy_derivative(), alpha_t)
+    p = op.Sigmoid(x)
+    q = _onnx_q(op, p, t)
+    modulation = product(op, onnx_power(op, q, gamma), alpha_t)
 
-
-def onnx_derivative(op, x, t, pos_weight, alpha, gamma):
-    """The derivative of :func:`terms`."""
-    derivative = cross_entropy.onnx_derivative(op, x, t, pos_weight)
-    if gamma > 0:
-        p = op.Sigmoid(x)
+    def derivative():
         rest = op.Sub(1, p)
-        q = _onnx_q(op, p, t)
         none = op.Equal(q, 0)
         ratio = op.Where(none, 1, op.Div(op.Min(p, rest), op.Where(none, 1, q)))
         sign = gamma * (1 - 2 * t) if isinstance(t, float) else op.Sub(gamma, op.Mul(t, 2 * gamma))
-        slope = op.Mul(op.Mul(op.Mul(op.Max(p, rest), ratio), sign), cross_entropy.onnx_losses(op, x, t, pos_weight))
-        derivative = op.Mul(op.Add(derivative, slope), onnx_power(op, q, gamma))
-    return derivative if alpha is None else op.Mul(derivative, _onnx_alpha(op, t, alpha))
+        slope = op.Mul(op.Mul(op.Mul(op.Max(p, rest), ratio), sign), cross_entropy_losses)
+        return op.Mul(op.Add(cross_entropy_derivative(), slope), modulation)
+
+    return op.Mul(cross_entropy_losses, modulation), derivative
 
 
 def _onnx_q(op, p, t):
@@ -179,9 +177,8 @@ class SigmoidFocalLossLayer(LossLayer):
 
     def onnx(self, op, scores, labels, weights=None):
         number, factors = _split(self.params["alpha"])
-        losses = partial(onnx_losses, alpha=number, gamma=self.params["gamma"])
-        derivative = partial(onnx_derivative, alpha=number, gamma=self.params["gamma"])
-        return elementwise.onnx_loss(op, self, scores, labels, weights, losses, derivative, class_factor=factors)
+        focal = partial(onnx_terms, alpha=number, gamma=self.params["gamma"])
+        return elementwise.onnx_loss(op, self, scores, labels, weights, focal, class_factor=factors)
 
 
 def _split(alpha):
