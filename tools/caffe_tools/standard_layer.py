@@ -52,7 +52,10 @@ class StandardLayer:
             self._build(shapes)
             self._forward: onnxruntime.InferenceSession | None = None
             self._backward: dict[tuple, onnxruntime.InferenceSession | None] = {}
-            self._top_shapes = [self._op.shape(top) for top in self._tops]
+            # how many rows a DetectionOutput or a Filter finds is known when it has run: until then 1, as in Caffe
+            self._top_shapes = [
+                tuple(1 if isinstance(dim, str) else dim for dim in self._op.shape(top)) for top in self._tops
+            ]
             self._check_in_place(bottoms, tops)
             self._shapes = shapes
         for top, shape in zip(tops, self._top_shapes, strict=True):
@@ -117,6 +120,7 @@ class StandardLayer:
             self._forward = make_session(self._op.graph) if tops else None
         results = run(self._forward, None, self._feeds(bottoms), f"{self.spec} forward") if tops else []
         for top, result in zip(tops, results, strict=False):
+            top.reshape(*result.shape)
             top.data[...] = result
         for index, result in zip(self._updates, results[len(tops) :], strict=True):
             self.blobs[index].data[...] = result
