@@ -125,7 +125,8 @@ def test_an_error_inside_a_submessage_tells_the_way_there():
 
 
 def test_a_single_field_given_twice_is_an_error():
-    assert error_of("axis: 1\naxis: 2") == "net.prototxt:2:1: layer 'a' (T): t_param: axis is given 2 times, give it once"
+    message = error_of("axis: 1\naxis: 2")
+    assert message == "net.prototxt:2:1: layer 'a' (T): t_param: axis is given 2 times, give it once"
 
 
 def test_an_unknown_field_is_an_error_with_its_place_and_the_name_that_was_meant():

@@ -84,7 +84,9 @@ def test_each_row_of_the_positive_unitball_filler_sums_to_1():
 
 
 @pytest.mark.parametrize(
-    ("norm", "fan"), [("", 360), ("FAN_IN", 360), ("FAN_OUT", 450), ("AVERAGE", 405)], ids=["default", "in", "out", "mean"]
+    ("norm", "fan"),
+    [("", 360), ("FAN_IN", 360), ("FAN_OUT", 450), ("AVERAGE", 405)],
+    ids=["default", "in", "out", "mean"],
 )
 def test_the_xavier_filler_is_uniform_up_to_the_root_of_3_by_the_fan(norm, fan):
     values = filled('type: "xavier"' + (f" variance_norm: {norm}" if norm else ""))

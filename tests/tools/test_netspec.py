@@ -187,7 +187,8 @@ def test_working_in_place_on_a_blob_that_a_layer_before_reads_is_an_error():
 
 
 def test_propagate_down_is_given_for_each_bottom_or_not_at_all():
-    assert spec(DATA + layer("a", "x y", "z", "propagate_down: [true, false]")).layers[1].propagate_down == [True, False]
+    (_, one) = spec(DATA + layer("a", "x y", "z", "propagate_down: [true, false]")).layers
+    assert one.propagate_down == [True, False]
     message = error_of(DATA + layer("a", "x y", "z", "propagate_down: false"))
     assert "propagate_down is given 1 times for 2 bottoms: give it once for each, or not at all" in message
 
