@@ -19,7 +19,7 @@ from caffe_tools.blob import Blob
 from caffe_tools.errors import NetError
 from caffe_tools.message import Message
 from caffe_tools.netspec import PHASES, LayerSpec, read_net
-from caffe_tools.python_layer import PythonLayer
+from caffe_tools.python_layer import PythonLayer, is_allowed
 from caffe_tools.standard_layer import SourceLayer, StandardLayer
 
 TRAIN, TEST = 0, 1
@@ -86,9 +86,9 @@ class Net:
         self._set_loss_diffs(index)
 
     def _make_layer(self, spec: LayerSpec, directory: str) -> EmbeddedLayer:
-        if spec.type == "Python":
+        kind = standard.known_type(spec)
+        if spec.type == "Python" and (kind is None or is_allowed(spec, self._allow_modules)):
             return PythonLayer(spec, self._allow_modules)
-        kind = standard.TYPES.get(spec.type)
         if kind is None:
             raise spec.error(f"layer type {spec.type!r} is not covered; see `caffe-layers layers` for those that are")
         return (SourceLayer if kind.is_source else StandardLayer)(spec, self._random, directory)

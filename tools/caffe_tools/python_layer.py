@@ -15,21 +15,15 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+
 from caffe_layers.layer import Layer as CaffeLayer
 from caffe_layers.layer import LayerError
-
 from caffe_tools.blob import Blob, Blobs
 from caffe_tools.errors import CaffeToolsError, NetError
-from caffe_tools.fields import Bool, String
 from caffe_tools.netspec import LayerSpec
+from caffe_tools.standard.python_types import PYTHON_PARAM
 from caffe_tools.standard.registry import read_message
 
-PYTHON_PARAM = {
-    "module": String(),
-    "layer": String(),
-    "param_str": String(""),
-    "share_in_parallel": Bool(False),
-}
 ALWAYS_ALLOWED = "caffe_layers"
 PHASE_NUMBERS = {"TRAIN": 0, "TEST": 1}
 
@@ -40,8 +34,7 @@ def import_layer_class(module: str, name: str, allow_modules: Sequence[str]) -> 
     ``allow_modules`` names modules or packages. A layer file begins with ``import caffe``: where no Caffe is
     installed, it finds a stand-in that has ``caffe.Layer``.
     """
-    allowed = (ALWAYS_ALLOWED, *allow_modules)
-    if not any(module == name_ or module.startswith(f"{name_}.") for name_ in allowed):
+    if not _is_among(module, (ALWAYS_ALLOWED, *allow_modules)):
         raise NetError(
             f"module {module!r} is not imported without leave, since a net may come from a stranger:"
             f" allow it with --allow-module {module} (in Python: allow_modules=[{module!r}])"
@@ -57,6 +50,15 @@ def import_layer_class(module: str, name: str, allow_modules: Sequence[str]) -> 
     if not isinstance(found, type):
         raise NetError(f"module {module!r} has no class {name!r}")
     return found
+
+
+def _is_among(module: str, names: Sequence[str]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in names)
+
+
+def is_allowed(spec: LayerSpec, allow_modules: Sequence[str]) -> bool:
+    """Whether the user lets the module of the Python layer ``spec`` be imported."""
+    return _is_among(read_message(spec, "python_param", PYTHON_PARAM).module or "", allow_modules)
 
 
 @contextmanager

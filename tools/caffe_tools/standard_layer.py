@@ -28,7 +28,7 @@ class StandardLayer:
     def __init__(self, spec: LayerSpec, random: np.random.Generator, directory: str) -> None:
         self.spec = spec
         self.type = spec.type
-        self.kind = standard.TYPES[spec.type]
+        self.kind = standard.known_type(spec)
         self.blobs: list[Blob] = []
         self.is_loss = self.kind.is_loss
         self.layer = standard.Layer(spec, self.kind, self, directory)

@@ -66,14 +66,15 @@ def layer_type(
 
     def register(function: Callable) -> Callable:
         TYPES[name] = LayerType(
-            name, function, messages, _range(bottoms), _range(tops), is_loss, is_source, labels or {}
+            name, function, messages, as_range(bottoms), as_range(tops), is_loss, is_source, labels or {}
         )
         return function
 
     return register
 
 
-def _range(number: int | tuple[int, int | None]) -> tuple[int, int | None]:
+def as_range(number: int | tuple[int, int | None]) -> tuple[int, int | None]:
+    """The least and the greatest number, of which one number is both."""
     return number if isinstance(number, tuple) else (number, number)
 
 
