@@ -1,4 +1,4 @@
-"""Gradients of the pooling ops."""
+"""Gradients of the pooling ops, and of LRN, which pools across channels."""
 
 from __future__ import annotations
 
@@ -65,3 +65,26 @@ def global_max_pool(n: NodeGradient, index: int) -> ir.Value:
     winner = op.ArgMax(flat, axis=2, keepdims=1)
     diff = op.ScatterElements(op.zeros(flat), winner, op.reshape(n.dy, [batch, channels, 1]), axis=2)
     return op.Reshape(diff, op.dims(n.x[0], range(rank)))
+
+
+@rule("LRN")
+def local_response_normalization(n: NodeGradient, index: int) -> ir.Value:
+    """With s = bias + α · mean(x²) over the window: dy · s^−β − 2·α·β · x · mean(dy · y / s)."""
+    op, x, y = n.op, n.x[0], n.y[0]
+    alpha, beta, bias = n.attribute("alpha", 1e-4), n.attribute("beta", 0.75), n.attribute("bias", 1.0)
+    scale = op.Add(op.Mul(_mean_of_channels(n, op.Mul(x, x)), alpha), bias)
+    direct = op.Mul(n.dy, op.Pow(scale, -beta))
+    through_window = _mean_of_channels(n, op.Div(op.Mul(n.dy, y), scale))
+    return op.Sub(direct, op.Mul(op.Mul(x, through_window), 2 * alpha * beta))
+
+
+def _mean_of_channels(n: NodeGradient, value: ir.Value) -> ir.Value:
+    """The sum over LRN's window of channels, divided by the window's size; beyond the edges are zeros."""
+    op, size, (batch, channels, *_) = n.op, n.attribute("size"), n.shape(0)
+    # ONNX lets the window of an even size reach one channel further behind than before
+    before, behind = (size - 1) // 2, size // 2
+    rows = op.reshape(value, [batch, 1, channels, -1])
+    mean = op.AveragePool(rows, kernel_shape=[size, 1], pads=[before, 0, behind, 0], count_include_pad=1)
+    result = op.Reshape(mean, op.dims(n.x[0], range(len(n.shape(0)))))
+    result.shape = ir.Shape(n.shape(0))
+    return result
