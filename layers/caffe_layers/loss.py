@@ -63,7 +63,7 @@ class LossLayer(PluginLayer):
 
     def reshape(self, bottom, top):
         with naming(type(self).__name__):
-            shapes = [tuple(blob.shape) for blob in bottom]
+            shapes = [tuple(bottom[i].shape) for i in range(len(bottom))]  # Caffe's vectors cannot be iterated
             self._layout = self.layout(self.params, *shapes)
         self._gradient_is_there = False
         if getattr(self, "_gradient", None) is None or self._gradient.shape != shapes[0]:
@@ -84,8 +84,8 @@ class LossLayer(PluginLayer):
             for index in range(1, len(bottom)):
                 if propagate_down[index]:
                     raise LayerError(
-                        f"bottom[{index}] ({self.bottoms[index].strip('[]')}) has no gradient: the layer cannot"
-                        " propagate down to it (set propagate_down: false for it)"
+                        f"bottom[{index}] ({self.bottoms[index].strip('[]')}) has no gradient: set propagate_down: false"
+                        " for it, and remove force_backward from the net, which asks every Python layer for all of them"
                     )
         if propagate_down[0]:
             if not self._gradient_is_there:

@@ -43,13 +43,14 @@ class NpzDataLayer(PluginLayer):
         self._at = 0
 
     def reshape(self, bottom, top):
-        for blob, array in zip(top, self._arrays):
-            blob.reshape(self.params["batch_size"], *array.shape[1:])
+        # Caffe's vector of tops has indices, but cannot be iterated.
+        for index, array in enumerate(self._arrays):
+            top[index].reshape(self.params["batch_size"], *array.shape[1:])
 
     def forward(self, bottom, top):
         samples = self._next_samples()
-        for blob, array in zip(top, self._arrays):
-            np.take(array, samples, axis=0, out=blob.data)
+        for index, array in enumerate(self._arrays):
+            np.take(array, samples, axis=0, out=top[index].data)
 
     def backward(self, top, propagate_down, bottom):
         """Nothing to do: a data layer has no bottoms."""
