@@ -45,7 +45,7 @@ def import_layer_class(module: str, name: str, allow_modules: Sequence[str]) -> 
         except ModuleNotFoundError as error:
             raise NetError(f"cannot import module {module!r}: {error}; is its folder on PYTHONPATH?") from None
         except Exception as error:
-            raise NetError(f"importing module {module!r} fails with {type(error).__name__}: {error}") from error
+            raise NetError(f"importing module {module!r} fails with {_one_line(error)}") from error
     found = getattr(loaded, name, None)
     if not isinstance(found, type):
         raise NetError(f"module {module!r} has no class {name!r}")
@@ -159,4 +159,8 @@ class PythonLayer:
         except (CaffeToolsError, LayerError) as error:
             raise self.spec.error(str(error)) from error
         except Exception as error:
-            raise self.spec.error(f"its Python code raises {type(error).__name__}: {error}") from error
+            raise self.spec.error(f"its Python code raises {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
