@@ -91,6 +91,11 @@ class Host(Protocol):
 DEFAULT_FILLER = fields.read(None, FILLER, "filler")
 
 
+def filled_with(value: float) -> Values:
+    """A constant filler."""
+    return Values({**vars(DEFAULT_FILLER), "value": value}, frozenset())
+
+
 @dataclass
 class Layer:
     """What a layer type's function knows of the layer that it builds."""
