@@ -33,7 +33,10 @@ POOLING_PARAM = {
 
 @layer_type("Pooling", tops=(1, 2), pooling_param=POOLING_PARAM)
 def pooling(op: Builder, layer: Layer, x: ir.Value) -> ir.Value | tuple[ir.Value, ...]:
-    """The second top of MAX is the place of each winner in its image (row · width + column), as a float."""
+    """The largest or the average element of each window; the second top of MAX is its place in the image, as a float.
+
+    The place is row · width + column. AVE divides by the part of the window that lies within image and pad.
+    """
     p, shape = layer.pooling_param, op.shape(x)
     if len(shape) != 4:
         raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {shape}: Pooling takes 4 axes")
@@ -45,7 +48,7 @@ def pooling(op: Builder, layer: Layer, x: ir.Value) -> ir.Value | tuple[ir.Value
         return _global(op, layer, x)
     kernel, strides, pads = _window(layer)
     if not all(isinstance(dim, int) for dim in shape[2:]):
-        raise layer.error(f"the image size must be fixed, not {shape[2:]}")
+        return _of_any_size(op, layer, x)
     outputs = [
         output_size(size, k, s, pad, p.round_mode == "CEIL", clip=any(pads))
         for size, k, s, pad in zip(shape[2:], kernel, strides, pads, strict=True)
@@ -70,6 +73,24 @@ def pooling(op: Builder, layer: Layer, x: ir.Value) -> ir.Value | tuple[ir.Value
     y = op.AveragePool(x, **window, count_include_pad=1)
     y = _caffe_divisor(op, y, shape, kernel, strides, pads, outputs)
     return _with_empty(op, y, empty, math.nan)  # Caffe divides 0 by 0 there
+
+
+def _of_any_size(op: Builder, layer: Layer, x: ir.Value) -> ir.Value | tuple[ir.Value, ...]:
+    """Pooling of images whose size only the running graph knows, by ONNX's ceil_mode.
+
+    ONNX Runtime rounds, clips and divides as Caffe does, where no window can lie wholly beyond the image.
+    """
+    p, (kernel, strides, pads) = layer.pooling_param, _window(layer)
+    if any(s > k for s, k in zip(strides, kernel, strict=True)):
+        raise layer.error(f"strides {strides} beyond the kernel {kernel} need a fixed image size")
+    window = {"kernel_shape": kernel, "strides": strides, "pads": pads * 2, "ceil_mode": int(p.round_mode == "CEIL")}
+    if p.pool == "AVE":
+        return op.AveragePool(x, **window, count_include_pad=1)
+    if layer.top_count == 1:
+        return op.MaxPool(x, **window)
+    y, place = op.MaxPool(x, **window, outputs=2)
+    image = op.ReduceProd(op.dims(x, [2, 3]), keepdims=0)
+    return y, op.cast(op.Mod(place, image), x)
 
 
 def _with_empty(op: Builder, y: ir.Value, empty: list[int], value: float) -> ir.Value:
