@@ -31,11 +31,16 @@ def fill(shape: Sequence[int], filler: Values, random: np.random.Generator, wher
 
     Raises NetError for a filler that Caffe has not, for values it does not take, and for a shape that does not suit it.
     """
+    check(filler, where)
+    return np.asarray(FILLERS[filler.type](tuple(shape), filler, random, where), np.float32).reshape(shape)
+
+
+def check(filler: Values, where: str) -> None:
+    """NetError for a filler that Caffe would not make, whatever it is to fill."""
     if filler.type not in FILLERS:
         raise NetError(f"{where}: unknown filler type {filler.type!r}: Caffe has {', '.join(FILLERS)}")
     if filler.sparse != -1 and (filler.type != "gaussian" or filler.sparse < -1):
         raise NetError(f"{where}: sparse {filler.sparse} must be 0 or more, and goes with the gaussian filler alone")
-    return np.asarray(FILLERS[filler.type](tuple(shape), filler, random, where), np.float32).reshape(shape)
 
 
 def _constant(shape: tuple, filler: Values, random: np.random.Generator, where: str) -> np.ndarray:

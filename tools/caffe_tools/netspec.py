@@ -80,10 +80,15 @@ class LayerSpec:
     def __str__(self) -> str:
         return f"layer {self.name!r} ({self.type})"
 
+    @property
+    def place(self) -> str:
+        """Where it stands, and which it is: how errors begin."""
+        return f"{self.position}: {self}" if self.position else str(self)
+
     def error(self, text: str, field_name: str | None = None) -> NetError:
         """A NetError that says where the layer (or that field of it) stands, and which it is."""
-        position = self.message.position_of(field_name) if field_name else self.position
-        return NetError(f"{position}: {self}: {text}" if position else f"{self}: {text}")
+        position = self.message.position_of(field_name) if field_name else None
+        return NetError(f"{position}: {self}: {text}" if position else f"{self.place}: {text}")
 
     def param(self, index: int) -> ParamSpec:
         return self.params[index] if index < len(self.params) else ParamSpec()

@@ -12,10 +12,9 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
-from caffe_tools import standard
+from caffe_tools import fillers, standard
 from caffe_tools.blob import Blob
 from caffe_tools.fields import Values
-from caffe_tools.fillers import fill
 from caffe_tools.gradient import gradients
 from caffe_tools.graph import Builder
 from caffe_tools.netspec import LayerSpec
@@ -82,7 +81,7 @@ class StandardLayer:
     def parameter(self, index: int, shape: tuple[int, ...], filler: Values) -> ir.Value:
         if index == len(self.blobs):
             blob = Blob(shape)
-            blob.data[...] = fill(shape, filler, self._random, str(self.spec))
+            blob.data[...] = fillers.fill(shape, filler, self._random, self.spec.place)
             self.blobs.append(blob)
         elif self.blobs[index].shape != shape:
             raise self.spec.error(
@@ -118,7 +117,7 @@ class StandardLayer:
             for index, value in self._updates.items():
                 self._op.output(value, f"update{index}")
             self._forward = make_session(self._op.graph) if tops else None
-        results = run(self._forward, None, self._feeds(bottoms), f"{self.spec} forward") if tops else []
+        results = run(self._forward, None, self._feeds(bottoms), f"{self.spec.place} forward") if tops else []
         for top, result in zip(tops, results, strict=False):
             top.reshape(*result.shape)
             top.data[...] = result
@@ -164,7 +163,7 @@ class StandardLayer:
         wanted = {value.name for value in session.get_inputs()}
         feeds = {name: value for name, value in feeds.items() if name in wanted}
         names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, run(session, names, feeds, f"{self.spec} backward"), strict=True))
+        return dict(zip(names, run(session, names, feeds, f"{self.spec.place} backward"), strict=True))
 
     def _build_backward(
         self, propagate_down: tuple[bool, ...], learn: tuple[bool, ...]
@@ -204,6 +203,9 @@ class SourceLayer:
         self.blobs: list[Blob] = []
         standard.registry.check_form(spec, self.kind)
         self.sources = self.kind.function(standard.Layer(spec, self.kind, self, directory))
+        for source in self.sources:
+            if source.filler is not None:
+                fillers.check(source.filler, spec.place)
         self._random = random
         self._is_set_up = False
 
@@ -222,7 +224,7 @@ class SourceLayer:
         """Constant fillers fill once, all others in every forward pass."""
         for top, source in zip(tops, self.sources, strict=True):
             if source.filler is not None and (source.filler.type == "constant") != refill:
-                top.data[...] = fill(top.shape, source.filler, self._random, str(self.spec))
+                top.data[...] = fillers.fill(top.shape, source.filler, self._random, self.spec.place)
 
     def backward(self, *arguments: object) -> None:
         """Data has no gradient to pass on."""
