@@ -34,6 +34,8 @@ class StandardLayer:
         self._random = random
         self._shapes: list[tuple[int, ...]] | None = None
         self._random_values: list[np.ndarray] = []
+        self._states: dict[int, np.ndarray] = {}
+        self._states_before: dict[int, np.ndarray] = {}
         self._kept_bottoms: dict[int, np.ndarray] = {}
 
     def allow_force_backward(self, index: int) -> bool:
@@ -56,6 +58,8 @@ class StandardLayer:
                 tuple(1 if isinstance(dim, str) else dim for dim in self._op.shape(top)) for top in self._tops
             ]
             self._check_in_place(bottoms, tops)
+            self._states = {index: self._state(index, shape) for index, shape in self._state_shapes.items()}
+            self._states_before = self._states
             self._shapes = shapes
         for top, shape in zip(tops, self._top_shapes, strict=True):
             top.reshape(*shape)
@@ -68,11 +72,18 @@ class StandardLayer:
                     " give the top another name"
                 )
 
+    def _state(self, index: int, shape: tuple[int, ...]) -> np.ndarray:
+        """What the last forward pass left, or zeros where there was none or its shape was another."""
+        kept = self._states.get(index)
+        return kept if kept is not None and kept.shape == shape else np.zeros(shape, np.float32)
+
     def _build(self, shapes: Sequence[tuple[int, ...]]) -> None:
         self._op = Builder(name=self.spec.name)
         self._parameters: list[ir.Value] = []
         self._updates: dict[int, ir.Value] = {}
         self._random_inputs: list[ir.Value] = []
+        self._state_shapes: dict[int, tuple[int, ...]] = {}
+        self._kept: dict[int, ir.Value] = {}
         self._bottoms = [self._op.input(f"bottom{i}", shape) for i, shape in enumerate(shapes)]
         self._tops = standard.build(self._op, self.layer, self._bottoms)
 
@@ -97,6 +108,13 @@ class StandardLayer:
         self._random_inputs.append(self._op.input(f"random{len(self._random_inputs)}", self._op.shape(like)))
         return self._random_inputs[-1]
 
+    def state(self, index: int, shape: Sequence[int]) -> ir.Value:
+        self._state_shapes[index] = tuple(shape)
+        return self._op.input(f"state{index}", shape)
+
+    def keep(self, index: int, value: ir.Value) -> None:
+        self._kept[index] = value
+
     # Running --------------------------------------------------------------------------------------------------------
 
     @property
@@ -116,13 +134,17 @@ class StandardLayer:
                 self._op.output(top, f"top{index}")
             for index, value in self._updates.items():
                 self._op.output(value, f"update{index}")
+            for index, value in self._kept.items():
+                self._op.output(value, f"kept{index}")
             self._forward = make_session(self._op.graph) if tops else None
+        self._states_before = self._states
         results = run(self._forward, None, self._feeds(bottoms), f"{self.spec.place} forward") if tops else []
         for top, result in zip(tops, results, strict=False):
             top.reshape(*result.shape)
             top.data[...] = result
-        for index, result in zip(self._updates, results[len(tops) :], strict=True):
+        for index, result in zip(self._updates, results[len(tops) :], strict=False):
             self.blobs[index].data[...] = result
+        self._states = dict(zip(self._kept, results[len(tops) + len(self._updates) :], strict=True))
 
     def _check_labels(self, bottoms: Sequence[Blob]) -> None:
         """Where Caffe would read beside its scores, say which label is wrong."""
@@ -188,6 +210,7 @@ class StandardLayer:
         feeds = {f"bottom{i}": self._kept_bottoms.get(i, bottom.data) for i, bottom in enumerate(bottoms)}
         feeds |= {f"parameter{i}": blob.data for i, blob in enumerate(self.blobs)}
         feeds |= {f"random{i}": values for i, values in enumerate(self._random_values)}
+        feeds |= {f"state{i}": values for i, values in self._states_before.items()}
         return feeds
 
 

@@ -137,9 +137,7 @@ def _check_reach(layer: Layer, window: Window, shape: tuple) -> None:
             )
 
 
-def _each_image(
-    op: Builder, x: ir.Value, window: Window, function: Callable[[ir.Value], ir.Value]
-) -> ir.Value:
+def _each_image(op: Builder, x: ir.Value, window: Window, function: Callable[[ir.Value], ir.Value]) -> ir.Value:
     """``function``, which takes images × channels × …, over a blob with any number of axes before the channels."""
     axis, shape = window.axis, op.shape(x)
     if axis == 1:

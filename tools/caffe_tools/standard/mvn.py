@@ -12,9 +12,7 @@ from caffe_tools.graph import Builder
 from caffe_tools.standard.registry import Layer, dims_text, layer_type
 
 
-@layer_type(
-    "MVN", mvn_param={"normalize_variance": Bool(True), "across_channels": Bool(False), "eps": Float(1e-9)}
-)
+@layer_type("MVN", mvn_param={"normalize_variance": Bool(True), "across_channels": Bool(False), "eps": Float(1e-9)})
 def mvn(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """(x − mean) / (deviation + eps), or x − mean, over the places of a channel or of all channels of an image."""
     p, rank = layer.mvn_param, len(op.shape(x))

@@ -87,6 +87,10 @@ class Host(Protocol):
 
     def random_uniform(self, like: ir.Value) -> ir.Value: ...
 
+    def state(self, index: int, shape: Sequence[int]) -> ir.Value | None: ...
+
+    def keep(self, index: int, value: ir.Value) -> None: ...
+
 
 DEFAULT_FILLER = fields.read(None, FILLER, "filler")
 
@@ -147,6 +151,14 @@ class Layer:
     def random_uniform(self, like: ir.Value) -> ir.Value:
         """Random numbers in [0, 1) of the shape of ``like``, drawn anew in every forward pass."""
         return self.host.random_uniform(like)
+
+    def state(self, index: int, shape: Sequence[int]) -> ir.Value | None:
+        """What the last forward pass kept under ``index`` (zeros in the first); None where every pass is a first."""
+        return self.host.state(index, shape)
+
+    def keep(self, index: int, value: ir.Value) -> None:
+        """The forward pass leaves ``value`` to the next one, as its state ``index``."""
+        self.host.keep(index, value)
 
     def expect_labels(self, index: int, classes: int | str, ignored: int | None = None) -> None:
         """Bottom ``index`` holds labels from 0 to ``classes`` - 1, or ``ignored``; who runs the layer checks that."""
