@@ -58,10 +58,9 @@ def pooling(op: Builder, layer: Layer, x: ir.Value) -> ir.Value | tuple[ir.Value
     # without padding the last window may lie wholly beyond the image: it is left out, then filled in
     whole = [min(out, -(-size // s)) for out, size, s in zip(outputs, shape[2:], strides, strict=True)]
     empty = [out - w for out, w in zip(outputs, whole, strict=True)] if not any(pads) else [0, 0]
-    outputs = [out - e for out, e in zip(outputs, empty, strict=True)]
     ends = [
-        max((out - 1) * s + k - size - pad, 0)
-        for out, s, k, size, pad in zip(outputs, strides, kernel, shape[2:], pads, strict=True)
+        max((out - 1 - e) * s + k - size - pad, 0)
+        for out, e, s, k, size, pad in zip(outputs, empty, strides, kernel, shape[2:], pads, strict=True)
     ]
     window = {"kernel_shape": kernel, "strides": strides, "pads": [*pads, *ends]}
     if p.pool == "MAX":
@@ -70,9 +69,8 @@ def pooling(op: Builder, layer: Layer, x: ir.Value) -> ir.Value | tuple[ir.Value
         # ONNX counts places through the whole blob, Caffe within one image
         mask = [op.cast(op.Mod(found, shape[2] * shape[3]), x) for found in place]
         return (_with_empty(op, y, empty, -FLT_MAX), *(_with_empty(op, found, empty, -1.0) for found in mask))
-    y = op.AveragePool(x, **window, count_include_pad=1)
-    y = _caffe_divisor(op, y, shape, kernel, strides, pads, outputs)
-    return _with_empty(op, y, empty, math.nan)  # Caffe divides 0 by 0 there
+    y = _with_empty(op, op.AveragePool(x, **window, count_include_pad=1), empty, 0.0)
+    return _caffe_divisor(op, y, shape, kernel, strides, pads, outputs)
 
 
 def _of_any_size(op: Builder, layer: Layer, x: ir.Value) -> ir.Value | tuple[ir.Value, ...]:
@@ -149,7 +147,10 @@ def _global(op: Builder, layer: Layer, x: ir.Value) -> ir.Value | tuple[ir.Value
 def _caffe_divisor(
     op: Builder, y: ir.Value, shape: tuple, kernel: list[int], strides: list[int], pads: list[int], outputs: list[int]
 ) -> ir.Value:
-    """Caffe divides by the part of the window that lies within image and pad, ONNX by all of it."""
+    """Caffe divides by the part of the window that lies within image and pad, ONNX by all of it.
+
+    A window that starts where the image ends has no such part: Caffe divides 0 by 0 there, and here 0 · inf is as NaN.
+    """
     lengths = []
     for size, k, s, pad, out in zip(shape[2:], kernel, strides, pads, outputs, strict=True):
         starts = np.arange(out) * s - pad
@@ -157,4 +158,6 @@ def _caffe_divisor(
     areas = np.outer(*lengths)
     if np.all(areas == math.prod(kernel)):
         return y
-    return op.Mul(y, (math.prod(kernel) / areas).reshape(1, 1, *areas.shape))
+    with np.errstate(divide="ignore"):
+        correction = math.prod(kernel) / areas
+    return op.Mul(y, correction.reshape(1, 1, *areas.shape))
