@@ -73,6 +73,11 @@ def Submessage(fields: Mapping[str, Field]) -> Field:
     return Field("message", None, fields=fields)
 
 
+def Unread() -> Field:
+    """A message that says nothing about the numbers (where to save results, …): anything may stand in it."""
+    return Field("unread message")
+
+
 def Repeated(of: Field) -> Field:
     return Field(of.kind, (), repeated=True, choices=of.choices, fields=of.fields)
 
@@ -118,6 +123,8 @@ def _convert(message: Message, name: str, index: int, value: Any, declared: Fiel
     kind = declared.kind
     if kind == "message" and isinstance(value, Message):
         return read(value, declared.fields, f"{where} {name}")
+    if kind == "unread message":
+        return value
     if kind == "string" and isinstance(value, str) and not isinstance(value, Identifier):
         return value
     if kind == "bool":

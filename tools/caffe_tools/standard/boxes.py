@@ -1,0 +1,66 @@
+"""What the detection layers share: boxes coded relative to others, and the NMS that both forks write.
+
+Boxes are corners (xmin, ymin, xmax, ymax) on the last axis.
+Source: Caffe-SSD src/caffe/util/bbox_util.cpp (``DecodeBBox``, ``JaccardOverlap``, ``ApplyNMSFast``).
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from caffe_tools.fields import Enum
+from caffe_tools.graph import Builder
+from caffe_tools.standard.registry import FLT_MAX
+
+CODE_TYPE = Enum(numbers={"CORNER": 1, "CENTER_SIZE": 2, "CORNER_SIZE": 3})
+"""How a box is written relative to a prior box."""
+
+
+def decode(op: Builder, code_type: str, code: ir.Value, priors: ir.Value, variances: ir.Value | None) -> ir.Value:
+    """The boxes that ``code`` stands for; all of shape … × 4. ``variances`` (None: 1) scale the code.
+
+    CORNER: prior + code. CORNER_SIZE: prior + code · the prior's size. CENTER_SIZE: the center is the prior's
+    + code · its size, the size is the prior's · exp(code).
+    """
+    code = code if variances is None else op.Mul(variances, code)
+    if code_type == "CORNER":
+        return op.Add(priors, code)
+    low, high = op.Split(priors, [2, 2], axis=-1, outputs=2)
+    size = op.Sub(high, low)
+    if code_type == "CORNER_SIZE":
+        return op.Add(priors, op.Mul(code, op.Concat(size, size, axis=-1)))
+    place, growth = op.Split(code, [2, 2], axis=-1, outputs=2)
+    center = op.Add(op.Mul(place, size), op.Div(op.Add(low, high), 2))
+    half = op.Div(op.Mul(op.Exp(growth), size), 2)
+    return op.Concat(op.Sub(center, half), op.Add(center, half), axis=-1)
+
+
+def without_inverted(op: Builder, boxes: ir.Value) -> ir.Value:
+    """``boxes``, but 0 for one that ends before it begins: in Caffe it overlaps nothing, ONNX would turn it round."""
+    low, high = op.Split(boxes, [2, 2], axis=-1, outputs=2)
+    is_box = op.ReduceMin(op.cast(op.GreaterOrEqual(high, low), boxes), [-1], keepdims=1)
+    return op.Mul(boxes, is_box)
+
+
+def non_maximum_suppression(
+    op: Builder, boxes: ir.Value, scores: ir.Value, overlap: float, least_score: float | None = None,
+    at_most: int | None = None,
+) -> ir.Value:  # fmt: skip
+    """Rows (image, class, box) of the boxes kept, for each image and class from the highest score down.
+
+    ``boxes`` images × P × 4, ``scores`` images × classes × P. A box is taken if its score is above ``least_score``
+    (default: any but −inf) and its overlap with no box kept before is above ``overlap``. Of equal scores the first box
+    goes first. Caffe and ONNX agree in all of this.
+    """
+    most = op.constant([at_most], "int64") if at_most is not None else op.dims(boxes, [1])
+    return op.NonMaxSuppression(boxes, scores, most, [overlap], [-FLT_MAX if least_score is None else least_score])
+
+
+def among_the_best(op: Builder, scores: ir.Value, count: int) -> ir.Value:
+    """Whether a score is one of the ``count`` best along the last axis; of equal ones the first are."""
+    shape = op.dims(scores, range(len(op.shape(scores))))
+    size = op.dims(scores, [len(op.shape(scores)) - 1])
+    _, best = op.TopK(scores, op.Min(size, op.constant([count])), axis=-1, outputs=2)
+    none = op.Expand(op.constant(False, "bool"), shape)
+    chosen = op.Expand(op.constant(True, "bool"), op.Shape(best))
+    return op.ScatterElements(none, best, chosen, axis=-1)
