@@ -33,15 +33,24 @@ def _block(net: Prototxt, name: str, blob: str, channels: int, stride: int, proj
     net.relu(f"res{name}_branch2a_relu", inner)
     inner = _conv(net, f"{name}_branch2b", inner, channels, 3, pad=1)
     net.relu(f"res{name}_branch2b_relu", inner)
-    inner = _conv(net, f"{name}_branch2c", inner, 4 * channels, 1)
+    inner = _conv(net, f"{name}_branch2c", inner, 4 * channels, 1, scale=0.2)
     return net.relu(f"res{name}_relu", net.layer("Eltwise", f"res{name}", [shortcut, inner]))
 
 
-def _conv(net: Prototxt, name: str, blob: str, channels: int, kernel: int, **options: int) -> str:
-    return _normalized(net, name, net.conv(f"res{name}", blob, channels, kernel, bias=False, **options))
+def _conv(
+    net: Prototxt, name: str, blob: str, channels: int, kernel: int, scale: float = 1.0, **options: int
+) -> str:
+    blob = net.conv(f"res{name}", blob, channels, kernel, bias=False, **options)
+    return _normalized(net, name, blob, scale)
 
 
-def _normalized(net: Prototxt, name: str, blob: str) -> str:
+def _normalized(net: Prototxt, name: str, blob: str, scale: float = 1.0) -> str:
+    """BatchNorm, and a Scale whose weights lie around ``scale``.
+
+    It is small where a branch ends, as in nets that have learned: 16 random branches as strong as their shortcuts would
+    magnify any rounding a hundredfold.
+    """
     net.layer("BatchNorm", f"bn{name}", blob, blob, "batch_norm_param { use_global_stats: true }")
-    scaling = 'filler { type: "uniform" min: 0.5 max: 1.5 } bias_filler { type: "gaussian" std: 0.1 }'
-    return net.layer("Scale", f"scale{name}", blob, blob, f"scale_param {{ bias_term: true {scaling} }}")
+    weights = f'filler {{ type: "uniform" min: {0.5 * scale} max: {1.5 * scale} }}'
+    biases = 'bias_filler { type: "gaussian" std: 0.1 }'
+    return net.layer("Scale", f"scale{name}", blob, blob, f"scale_param {{ bias_term: true {weights} {biases} }}")
