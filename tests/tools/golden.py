@@ -19,7 +19,10 @@ from caffe_tools.message import Message
 from caffe_tools.net import Net
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "golden"
-MOVE_OR_COUNT = {"Accuracy", "Concat", "Eltwise", "Flatten", "Reshape", "Silence", "Slice"}
+MOVE_OR_COUNT = {
+    "Accuracy", "ArgMax", "Concat", "Crop", "Eltwise", "Filter", "Flatten", "Permute", "Reshape", "Silence", "Slice",
+    "Threshold",
+}  # fmt: skip
 """Types whose results are bits moved or counted, so that nothing may be rounded (Eltwise only where it takes a MAX)."""
 
 
