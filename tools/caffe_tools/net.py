@@ -33,7 +33,8 @@ class Net:
 
     ``prototxt`` is a path or a parsed message; ``phase`` is TRAIN or TEST, as number or name, and where it is not
     given the prototxt's own state, else TEST. Python layers are imported from ``caffe_layers`` and from
-    ``allow_modules`` alone. ``seed`` makes fillers and Dropout repeat.
+    ``allow_modules`` alone. ``input_shapes`` are shapes of blobs that the net is fed, where it does not tell them (a
+    database does) or tells others. ``seed`` makes fillers and Dropout repeat.
 
     Raises PrototxtError, NetError or CaffemodelError, each with one line that says what is wrong and where.
     """
@@ -47,6 +48,7 @@ class Net:
         weights: str | os.PathLike | None = None,
         *,
         allow_modules: Sequence[str] = (),
+        input_shapes: Mapping[str, Sequence[int]] | None = None,
         seed: int = 0,
     ) -> None:
         if isinstance(phase, (str, os.PathLike)) and phase not in PHASES:  # the older order
@@ -57,6 +59,7 @@ class Net:
         self.name, self.phase = self.spec.name, self.spec.phase
         self._random = np.random.default_rng(seed)
         self._allow_modules = tuple(allow_modules)
+        self._input_shapes = dict(input_shapes or {})
         self.blobs: dict[str, Blob] = {}
         self.layers: list[EmbeddedLayer] = []
         self.loss_weights: list[list[float]] = []
@@ -91,7 +94,9 @@ class Net:
             return PythonLayer(spec, self._allow_modules)
         if kind is None:
             raise spec.error(f"layer type {spec.type!r} is not covered; see `caffe-layers layers` for those that are")
-        return (SourceLayer if kind.is_source else StandardLayer)(spec, self._random, directory)
+        if kind.is_source:
+            return SourceLayer(spec, self._random, directory, self._input_shapes)
+        return StandardLayer(spec, self._random, directory)
 
     def _set_loss_diffs(self, index: int) -> None:
         for top, weight in zip(self._tops(self.spec.layers[index]), self.loss_weights[index], strict=True):
@@ -121,8 +126,14 @@ class Net:
 
     @property
     def inputs(self) -> list[str]:
-        """The tops of the Input layers."""
-        return [top for layer in self.spec.layers if layer.type == "Input" for top in layer.tops]
+        """The tops of the Input layers, and of those that read files or databases in Caffe: here all are fed."""
+        return [
+            top
+            for layer in self.layers
+            if isinstance(layer, SourceLayer)
+            for top, source in zip(layer.spec.tops, layer.sources, strict=True)
+            if source.filler is None
+        ]
 
     @property
     def outputs(self) -> list[str]:

@@ -6,7 +6,7 @@ bottoms, the parameters and the diffs of the tops.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -19,6 +19,7 @@ from caffe_tools.gradient import gradients
 from caffe_tools.graph import Builder
 from caffe_tools.netspec import LayerSpec
 from caffe_tools.session import make_session, run
+from caffe_tools.standard.data import Source
 
 
 class StandardLayer:
@@ -215,15 +216,22 @@ class StandardLayer:
 
 
 class SourceLayer:
-    """A layer that makes blobs from nothing: Input (filled from outside) and DummyData (filled by its fillers)."""
+    """A layer that makes blobs from nothing: DummyData, filled by its fillers; Input, Data, …, filled from outside."""
 
     is_loss = False
 
-    def __init__(self, spec: LayerSpec, random: np.random.Generator, directory: str) -> None:
+    def __init__(
+        self,
+        spec: LayerSpec,
+        random: np.random.Generator,
+        directory: str,
+        shapes: Mapping[str, Sequence[int]],
+    ) -> None:
         self.spec = spec
         self.type = spec.type
         self.kind = standard.TYPES[spec.type]
         self.blobs: list[Blob] = []
+        self._given_shapes = shapes
         standard.registry.check_form(spec, self.kind)
         self.sources = self.kind.function(standard.Layer(spec, self.kind, self, directory))
         for source in self.sources:
@@ -235,13 +243,22 @@ class SourceLayer:
     def reshape(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
         """The tops get their shapes when the net is made, and keep those that their users give them later."""
         if not self._is_set_up:
-            for top, source in zip(tops, self.sources, strict=True):
-                top.reshape(*source.shape)
+            for name, top, source in zip(self.spec.tops, tops, self.sources, strict=True):
+                top.reshape(*self._shape(name, source))
             self._fill(tops, refill=False)
             self._is_set_up = True
 
     def forward(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
         self._fill(tops, refill=True)
+
+    def _shape(self, top: str, source: Source) -> Sequence[int]:
+        shape = self._given_shapes.get(top, source.shape)
+        if shape is None:
+            raise self.spec.error(
+                f"the prototxt does not tell the shape of its top {top!r}: feed the blob (--inputs, an array in/{top}),"
+                " or put an Input layer in its place"
+            )
+        return shape
 
     def _fill(self, tops: Sequence[Blob], refill: bool) -> None:
         """Constant fillers fill once, all others in every forward pass."""

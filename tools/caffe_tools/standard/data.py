@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from caffe_tools.fields import Field, Repeated, Submessage, UInt, Values
 from caffe_tools.fillers import FILLER
+from caffe_tools.prototxt import to_text
 from caffe_tools.standard.registry import DEFAULT_FILLER, Layer, layer_type
 
 SHAPE = {"dim": Repeated(Field("int64"))}
@@ -16,17 +17,28 @@ SHAPE = {"dim": Repeated(Field("int64"))}
 
 @dataclass(frozen=True)
 class Source:
-    """A blob that a layer makes: its shape, and the filler that fills it (None: whoever runs the net does)."""
+    """A blob that a layer makes: its shape (None where the net alone does not tell it), the filler that fills it (None:
+    whoever runs the net does), and the layer's transform_param as text: what Caffe does to the images that go in."""
 
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None
     filler: Values | None = None
+    transform: str | None = None
+
+
+def transform_of(layer: Layer) -> str | None:
+    """The layer's transform_param as text, None where it has none."""
+    found = layer.spec.message.messages("transform_param")
+    return to_text(found[0]) if found else None
 
 
 @layer_type("Input", bottoms=0, tops=(1, None), is_source=True, input_param={"shape": Repeated(Submessage(SHAPE))})
 def input_(layer: Layer) -> list[Source]:
-    """One shape for each top, or one for all."""
+    """The blobs that the net is fed: one shape for each top, or one for all.
+
+    Caffe does nothing with a transform_param here; whoever feeds the net must.
+    """
     shapes = _for_each_top(layer, "shape", [tuple(shape.dim) for shape in layer.input_param.shape])
-    return [Source(_checked(layer, shape)) for shape in shapes]
+    return [Source(_checked(layer, shape), transform=transform_of(layer)) for shape in shapes]
 
 
 @layer_type(

@@ -61,7 +61,7 @@ def lstm(op: Builder, layer: Layer, *bottoms: ir.Value) -> tuple[ir.Value, ...]:
 
 @layer_type("RNN", bottoms=(2, 4), tops=(1, 2), labels={1: BINARY}, recurrent_param=RECURRENT_PARAM)
 def rnn(op: Builder, layer: Layer, *bottoms: ir.Value) -> tuple[ir.Value, ...]:
-    """A plain recurrent net: tanh(W_o · h + b_o), where h = tanh(W_x · x + b + W_h · cont · h' (+ W_static · x_static)).
+    """A plain recurrent net: tanh(W_o · h + b_o) with h = tanh(W_x · x + b + W_h · cont · h' (+ W_static · x_static)).
 
     h' is h of the step before. Learnable blobs: W_x, b, W_static where there is x_static, W_h, W_o, b_o.
     """
