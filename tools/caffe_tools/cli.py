@@ -234,8 +234,9 @@ def _load_net(options: argparse.Namespace, default_phase: str | None = None) -> 
         "seed": options.seed,
     }
     phase = options.phase or default_phase or _natural_phase(options.net)
-    net = Net(options.net, phase=phase, weights=options.weights, **keywords)
     arrays = load_arrays(options.inputs) if options.inputs else {}
+    shapes = {key.removeprefix("in/"): array.shape for key, array in arrays.items() if key.startswith("in/")}
+    net = Net(options.net, phase=phase, weights=options.weights, input_shapes=shapes, **keywords)
     fed = feed(net, arrays, options.inputs or "")
     draw_inputs(net, fed, options.seed)
     for key, array in arrays.items():
