@@ -45,9 +45,9 @@ def detection_output(op: Builder, layer: Layer, code: ir.Value, scores: ir.Value
     """
     p = layer.detection_output_param
     count = _check(op, layer, code, scores, priors)
-    boxes = _decoded(op, layer, code, priors, count)
-    scores_ = op.Transpose(op.reshape(scores, [op.shape(scores)[0], count, p.num_classes]), perm=[0, 2, 1])
     labels = np.array([label for label in range(p.num_classes) if label != p.background_label_id])
+    boxes = _decoded(op, layer, code, priors, count, labels)
+    scores_ = op.Transpose(op.reshape(scores, [op.shape(scores)[0], count, p.num_classes]), perm=[0, 2, 1])
     scores_ = op.Gather(scores_, labels, axis=1)
     found = _suppressed(op, layer, boxes, scores_)
     if p.keep_top_k >= 0:
@@ -85,15 +85,18 @@ def _check(op: Builder, layer: Layer, code: ir.Value, scores: ir.Value, priors: 
     return count
 
 
-def _decoded(op: Builder, layer: Layer, code: ir.Value, priors: ir.Value, count: int) -> ir.Value:
-    """N × P × 4, or N × classes × P × 4 where each class has boxes of its own."""
+def _decoded(
+    op: Builder, layer: Layer, code: ir.Value, priors: ir.Value, count: int, labels: np.ndarray
+) -> ir.Value:
+    """N × P × 4, or N × labels × P × 4 where each class has boxes of its own."""
     p, batch = layer.detection_output_param, op.shape(code)[0]
     pair = op.reshape(op.Slice(priors, [0], [1], [0]), [2, count, 4])
     prior, variance = op.Split(pair, [1, 1], axis=0, outputs=2)
     if p.share_location:
         code = op.reshape(code, [batch, count, 4])
     else:
-        code = op.Transpose(op.reshape(code, [batch, count, p.num_classes, 4]), perm=[0, 2, 1, 3])
+        code = op.Gather(op.reshape(code, [batch, count, p.num_classes, 4]), labels, axis=2)
+        code = op.Transpose(code, perm=[0, 2, 1, 3])
         prior, variance = op.Unsqueeze(prior, [0]), op.Unsqueeze(variance, [0])
     return decode(op, p.code_type, code, prior, None if p.variance_encoded_in_target else variance)
 
@@ -136,7 +139,7 @@ def _rows(
     """1 × 1 × found × 7; without any row in ``found`` one for each image."""
     image, class_, box = op.Split(found, [1, 1, 1], axis=1, outputs=3)
     label = op.Gather(op.constant(labels), class_)
-    place = [image, box] if layer.detection_output_param.share_location else [image, label, box]
+    place = [image, box] if layer.detection_output_param.share_location else [image, class_, box]
     score = op.Unsqueeze(op.GatherND(scores, found), [1])
     corners = op.GatherND(boxes, op.Concat(*place, axis=1))
     rows = op.Concat(op.cast(image, scores), op.cast(label, scores), score, corners, axis=1)

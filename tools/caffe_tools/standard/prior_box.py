@@ -51,7 +51,7 @@ def prior_box(op: Builder, layer: Layer, feature: ir.Value, image: ir.Value) -> 
     steps = _pair(layer, "step", ("step_h", "step_w"))
     dims = (*op.shape(feature)[2:], *image_size)
     if all(isinstance(dim, (int, float)) for dim in dims):
-        return op.constant(_stored(layer, dims, steps, sizes, variance), np.float32)
+        return op.Constant(value=ir.tensor(_stored(layer, dims, steps, sizes, variance)))
     return _computed(op, layer, (feature, image), image_size, steps, sizes, variance)
 
 

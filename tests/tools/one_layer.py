@@ -1,0 +1,42 @@
+"""One layer over given arrays: in the embedded net, and as the ONNX model that the net is exported as."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+from nets import inputs, layer, net_of
+
+from caffe_tools.export import ExportOptions, export
+from caffe_tools.net import Net
+
+
+def net_over(
+    bottoms: dict[str, np.ndarray], type_: str, parameters: str = "", tops: str = "top", phase: str = "TEST", **keywords
+) -> Net:
+    """A net of one layer, called ``layer``, whose inputs hold ``bottoms``."""
+    shapes = {name: np.shape(array) for name, array in bottoms.items()}
+    text = inputs(**shapes) + layer(type_, "layer", " ".join(bottoms), tops, parameters)
+    net = net_of("force_backward: true\n" + text, phase, **keywords)
+    for name, array in bottoms.items():
+        net.blobs[name].data[...] = array
+    return net
+
+
+def top_of(bottoms: dict[str, np.ndarray], type_: str, parameters: str = "", phase: str = "TEST") -> np.ndarray:
+    """What the layer makes of the bottoms."""
+    return net_over(bottoms, type_, parameters, phase=phase).forward()["top"]
+
+
+def diffs_of(net: Net, **top_diffs: np.ndarray) -> dict[str, np.ndarray]:
+    """The diffs of the net's inputs for those of its outputs."""
+    net.forward()
+    return net.backward(**top_diffs)
+
+
+def exported_tops(net: Net, feeds: dict[str, np.ndarray], dynamic_batch: bool = True) -> dict[str, np.ndarray]:
+    """What the exported model computes from ``feeds``, whose batch size may be another than the net's."""
+    model = export(net, ExportOptions(dynamic_batch=dynamic_batch)).model
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    wanted = {value.name for value in session.get_inputs()}
+    values = session.run(None, {name: np.asarray(a, np.float32) for name, a in feeds.items() if name in wanted})
+    return dict(zip((output.name for output in session.get_outputs()), values, strict=True))
