@@ -106,6 +106,7 @@ def _read_blob(file: WireFile, start: int, end: int, what: str) -> np.ndarray:
         for part in parts:
             blob[filled : filled + len(part)] = part
             filled += len(part)
+    file.release(start, end)
     try:
         return blob.reshape(shape)
     except ValueError:  # no values, but dims whose product without the zeros is beyond any address

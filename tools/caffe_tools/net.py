@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from caffe_tools import prototxt, standard
+from caffe_tools import caffemodel, prototxt, standard
 from caffe_tools import weights as stored_blobs
 from caffe_tools.backward_need import BackwardNeed, backward_need
 from caffe_tools.blob import Blob
@@ -63,12 +63,13 @@ class Net:
         self.blobs: dict[str, Blob] = {}
         self.layers: list[EmbeddedLayer] = []
         self.loss_weights: list[list[float]] = []
+        self._stored = {} if weights is None else caffemodel.read(weights)
         for layer in self.spec.layers:
             self._add_layer(layer, directory)
         stored_blobs.share_by_name(self.layers)
         self._need = backward_need(self)
-        if weights is not None:
-            self.copy_from(weights)
+        stored_blobs.load(self.layers, self._stored, weights or "")
+        self._stored = {}
 
     # Building -------------------------------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ class Net:
             raise spec.error(f"layer type {spec.type!r} is not covered; see `caffe-layers layers` for those that are")
         if kind.is_source:
             return SourceLayer(spec, self._random, directory, self._input_shapes)
-        return StandardLayer(spec, self._random, directory)
+        return StandardLayer(spec, self._random, directory, self._stored.get(spec.name, ()))
 
     def _set_loss_diffs(self, index: int) -> None:
         for top, weight in zip(self._tops(self.spec.layers[index]), self.loss_weights[index], strict=True):
@@ -256,7 +257,7 @@ class Net:
 
     def copy_from(self, path: str | os.PathLike) -> None:
         """Load the learnable blobs of a .caffemodel into the layers of the same names; others keep theirs."""
-        stored_blobs.load(self.layers, path)
+        stored_blobs.load(self.layers, caffemodel.read(path), path)
 
     def share_with(self, other: Net) -> None:
         """Use the data of the other net's learnable blobs, where the layers' names agree."""

@@ -20,16 +20,20 @@ from caffe_tools.graph import Builder
 from caffe_tools.netspec import LayerSpec
 from caffe_tools.session import make_session, run
 from caffe_tools.standard.data import Source
+from caffe_tools.weights import adopted
 
 
 class StandardLayer:
     """One layer whose type stands in ``standard``; pycaffe's ``net.layers[i]``: ``type`` and ``blobs``."""
 
-    def __init__(self, spec: LayerSpec, random: np.random.Generator, directory: str) -> None:
+    def __init__(
+        self, spec: LayerSpec, random: np.random.Generator, directory: str, stored: Sequence[np.ndarray] = ()
+    ) -> None:
         self.spec = spec
         self.type = spec.type
         self.kind = standard.known_type(spec)
         self.blobs: list[Blob] = []
+        self._stored = stored
         self.is_loss = self.kind.is_loss
         self.layer = standard.Layer(spec, self.kind, self, directory)
         self._random = random
@@ -93,7 +97,11 @@ class StandardLayer:
     def parameter(self, index: int, shape: tuple[int, ...], filler: Values) -> ir.Value:
         if index == len(self.blobs):
             blob = Blob(shape)
-            blob.data[...] = fillers.fill(shape, filler, self._random, self.spec.place)
+            found = adopted(self._stored, index, shape)
+            if found is None:
+                blob.data[...] = fillers.fill(shape, filler, self._random, self.spec.place)
+            else:
+                blob.data = found
             self.blobs.append(blob)
         elif self.blobs[index].shape != shape:
             raise self.spec.error(

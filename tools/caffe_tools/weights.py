@@ -10,11 +10,16 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from caffe_tools import caffemodel
 from caffe_tools.blob import Blob
 
 if TYPE_CHECKING:
     from caffe_tools.net import EmbeddedLayer
+
+Stored = Mapping[str, Sequence[np.ndarray]]
+"""The blobs of a .caffemodel by layer name (``caffemodel.read``)."""
 
 
 def share_by_name(layers: Sequence[EmbeddedLayer]) -> None:
@@ -57,12 +62,11 @@ def _share(layer: EmbeddedLayer, index: int, owner: EmbeddedLayer, owner_index: 
         mine.data, mine.diff = theirs.data.reshape(mine.shape), theirs.diff.reshape(mine.shape)
 
 
-def load(layers: Sequence[EmbeddedLayer], path: str | os.PathLike) -> None:
-    """Copy the blobs of a .caffemodel into the layers of the same names; layers that it has not keep theirs.
+def load(layers: Sequence[EmbeddedLayer], stored: Stored, path: str | os.PathLike) -> None:
+    """Copy ``stored``, the blobs of the .caffemodel ``path``, into the layers of the same names; others keep theirs.
 
-    Raises NetError where a layer's blobs differ in number or shape, CaffemodelError where the file cannot be read.
+    Raises NetError where a layer's blobs differ in number or shape.
     """
-    stored = caffemodel.read(path)
     for layer in layers:
         arrays = stored.get(layer.spec.name)
         if arrays is None:
@@ -77,7 +81,18 @@ def load(layers: Sequence[EmbeddedLayer], path: str | os.PathLike) -> None:
                     f"its learnable blob {index} has the shape {blob.shape}, but {path} has {array.shape}:"
                     " weights of another net"
                 )
-            blob.data[...] = array.reshape(blob.shape)
+            if not np.may_share_memory(blob.data, array):
+                blob.data[...] = array.reshape(blob.shape)
+
+
+def adopted(arrays: Sequence[np.ndarray], index: int, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Stored array ``index`` itself, as data for a blob of ``shape``; None where there is none that fits.
+
+    A net that is made together with its weights neither fills nor copies what it finds there.
+    """
+    if index < len(arrays) and _shape_fits(arrays[index].shape, shape):
+        return arrays[index].reshape(shape)
+    return None
 
 
 def _shape_fits(stored: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

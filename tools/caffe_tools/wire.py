@@ -124,6 +124,12 @@ class WireFile:
             self.fail(f"damaged at byte {item.start}: {what} has {item.end - item.start} bytes of {size}-byte numbers")
         return np.ndarray(count, dtype, self.data, item.start + stride - size, (stride,))
 
+    def release(self, start: int, end: int) -> None:
+        """Give back the memory of the whole pages between two offsets; they are read anew when they are needed."""
+        first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+        if last > first and hasattr(mmap, "MADV_DONTNEED"):
+            self.data.madvise(mmap.MADV_DONTNEED, first, last - first)
+
     def text(self, item: Item) -> str:
         return bytes(self.data[item.start : item.end]).decode("utf-8", "backslashreplace")
 
