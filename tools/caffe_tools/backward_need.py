@@ -78,3 +78,8 @@ def _force(net: Net, need: BackwardNeed) -> None:
         for position in range(len(need.bottoms[index])):
             need.bottoms[index][position] = need.bottoms[index][position] or layer.allow_force_backward(position)
         need.learn[index] = [layer.learns(i) for i in range(len(need.learn[index]))]
+
+
+def has_loss(net: Net) -> bool:
+    """Whether some layer is a loss or has a loss_weight, though it be 0; if not, backward starts at given diffs."""
+    return any(layer.is_loss or spec.loss_weights for layer, spec in zip(net.layers, net.spec.layers, strict=True))

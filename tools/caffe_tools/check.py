@@ -2,60 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from caffe_tools.backward_need import has_loss
+from caffe_tools.blob import Blob
+from caffe_tools.compare import ATOL, RTOL, CheckResult, compare
+from caffe_tools.errors import NetError
 from caffe_tools.export import Exported, ExportOptions, export
 from caffe_tools.net import Net
 from caffe_tools.session import make_session, run
 from caffe_tools.standard_layer import StandardLayer
 
-RTOL, ATOL = 1e-4, 0.0
-"""A blob agrees where every difference is at most RTOL · its largest value + ATOL."""
+COMPARED = ("data/", "diff/", "pdiff/", "param_after/")
+"""The keys of an ``.npz`` that begin so are compared."""
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far one array of a run is from the reference's."""
-
-    key: str
-    layer: str
-    shape: tuple[int, ...]
-    largest: float
-    absolute: float
-    relative: float
-    where: tuple[int, ...]
-    agrees: bool
-    note: str = ""
-
-
-@dataclass
-class CheckResult:
-    """The comparison of ``run`` with ``reference``. The rows stand in the order in which the values are computed."""
-
-    net: str
-    phase: str
-    reference: str
-    run: str
-    rtol: float
-    atol: float
-    rows: list[Difference] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def agrees(self) -> bool:
-        return all(row.agrees for row in self.rows)
-
-    @property
-    def first_wrong(self) -> Difference | None:
-        return next((row for row in self.rows if not row.agrees), None)
-
-    def as_json(self) -> dict:
-        return {**asdict(self), "agrees": self.agrees, "first_wrong": asdict(w) if (w := self.first_wrong) else None}
 
 
 @dataclass
@@ -74,10 +38,13 @@ def check(
     atol: float = ATOL,
     progress: Progress = lambda text: None,
 ) -> list[CheckResult]:
-    """Run ``net`` (with the inputs that it holds) both ways, and compare every blob and every gradient.
+    """Run ``net`` (with the inputs, and the diffs of its outputs, that it holds) both ways, and compare every blob and
+    every gradient.
 
     In TRAIN phase backward runs too. The result compares the exported model with the layers; with ``against``, arrays
     by the keys of an ``.npz``, there are two: the layers and the exported model, each compared with those.
+
+    Raises NetError where there is nothing to compare, and what ``Net`` and ``export`` raise.
     """
     progress("exporting")
     training = net.phase == "TRAIN" and any(net.backward_need.layers)
@@ -85,26 +52,38 @@ def check(
     exported = export(net, ExportOptions(training=training, all_blobs=True, random_inputs=True))
     progress("running layer by layer")
     layers, fed = run_layers(net, training, progress)
+    if not layers.arrays:
+        raise NetError("there is nothing to compare: the net computes no blob, it only has data")
     progress("running in ONNX Runtime")
-    onnx = run_exported(net, exported, fed, layers)
+    if against is not None and training:
+        _add_idle_diffs(net, layers, against)
+    onnx = run_exported(exported, fed, layers)
     notes = _notes(net)
 
     def compared(reference: str, expected: Mapping[str, np.ndarray], name: str, found: Run) -> CheckResult:
-        rows = compare(expected, found.arrays, layers, rtol, atol)
+        rows = compare(expected, found.arrays, layers.layers, rtol, atol)
         return CheckResult(net.name, net.phase, reference, name, rtol, atol, rows, notes)
 
     if against is None:
         return [compared("layer by layer", layers.arrays, "ONNX Runtime", onnx)]
+    notes += _notes_against(net, layers, against, against_name)
+    reference = {key: against[key] for key in layers.arrays if key in against}  # in the order of the layers
+    if not reference:
+        raise NetError(f"{against_name} holds no {', '.join(f'{kind}…' for kind in COMPARED)} of this net")
     return [
-        compared(against_name, against, "layer by layer", layers),
-        compared(against_name, against, "ONNX Runtime", onnx),
+        compared(against_name, reference, "layer by layer", layers),
+        compared(against_name, reference, "ONNX Runtime", onnx),
     ]
 
 
 def run_layers(net: Net, training: bool, progress: Progress = lambda text: None) -> tuple[Run, dict[str, np.ndarray]]:
-    """Forward and, where ``training``, backward, layer by layer; and what an exported model must be fed to match."""
+    """Forward and, where ``training``, backward, layer by layer; and what an exported model must be fed to match.
+
+    That is by ``<blob>``, ``<layer>/random0``, and, for a net without a loss, ``<output>.diff``.
+    """
     fed: dict[str, np.ndarray] = {}
     names: dict[str, str] = {}
+    stored = {key: blob.data.copy() for key, blob in _stored_blobs(net).items()}
     for index, spec in enumerate(net.spec.layers):
         progress(f"forward {spec.name}")
         net._forward(index, index)
@@ -115,21 +94,36 @@ def run_layers(net: Net, training: bool, progress: Progress = lambda text: None)
             fed |= {f"{spec.name}/random{i}": values for i, values in enumerate(layer.random_values)}
         for top in spec.tops:
             names[f"data/{top}"] = spec.name
-    splits = {top for spec in net.spec.layers if spec.type == "Split" for top in spec.tops}
+    splits = _split_tops(net)
     # data that is fed agrees by itself
     arrays = {
         f"data/{name}": net.blobs[name].data.copy()
         for name in _in_order(net)
         if name not in splits and not _is_only_fed(net, name)
     }
-    for spec, layer in zip(net.spec.layers, net.layers, strict=True):
-        for i, blob in enumerate(layer.blobs):
-            if isinstance(layer, StandardLayer) and not layer.learns(i) and training:
-                arrays[f"param_after/{spec.name}/{i}"] = blob.data.copy()
     if training:
-        _draw_top_diffs(net, fed)
+        for (layer, i), blob in _stored_blobs(net).items():
+            if not np.array_equal(blob.data, stored[layer, i], equal_nan=True):
+                arrays[f"param_after/{layer}/{i}"] = blob.data.copy()
+                names[f"param_after/{layer}/{i}"] = layer
+        if not has_loss(net):
+            fed |= {f"{name}.diff": net.blobs[name].diff.copy() for name in net.outputs}
         arrays |= _run_backward(net, names, splits, progress)
     return Run(arrays, names), fed
+
+
+def _stored_blobs(net: Net) -> dict[tuple[str, int], Blob]:
+    """The blobs that no gradient changes, but a forward pass may (BatchNorm's statistics)."""
+    return {
+        (layer.spec.name, i): blob
+        for layer in net.layers
+        for i, blob in enumerate(layer.blobs)
+        if not layer.learns(i)
+    }
+
+
+def _split_tops(net: Net) -> set[str]:
+    return {top for spec in net.spec.layers if spec.is_inserted for top in spec.tops}
 
 
 def _in_order(net: Net) -> list[str]:
@@ -138,17 +132,6 @@ def _in_order(net: Net) -> list[str]:
 
 def _is_only_fed(net: Net, name: str) -> bool:
     return all(not spec.bottoms for spec in net.spec.layers if name in spec.tops)
-
-
-def _draw_top_diffs(net: Net, fed: dict[str, np.ndarray]) -> None:
-    """A net without a loss starts backward from random diffs of its outputs."""
-    if any(layer.is_loss or spec.loss_weights for layer, spec in zip(net.layers, net.spec.layers, strict=True)):
-        return
-    random = np.random.default_rng(1)
-    for name in net.outputs:
-        blob = net.blobs[name]
-        blob.diff[...] = random.normal(size=blob.shape)
-        fed[f"{name}.diff"] = blob.diff.copy()
 
 
 def _run_backward(net: Net, names: dict[str, str], splits: set[str], progress: Progress) -> dict[str, np.ndarray]:
@@ -175,83 +158,43 @@ def _run_backward(net: Net, names: dict[str, str], splits: set[str], progress: P
     return diffs
 
 
-def run_exported(net: Net, exported: Exported, fed: Mapping[str, np.ndarray], layers: Run) -> Run:
-    """The exported model in ONNX Runtime, its outputs by the keys of an ``.npz``."""
-    session = make_session(exported.model)
-    wanted = [value.name for value in session.get_inputs()]
-    outputs = [value.name for value in session.get_outputs()]
-    results = run(session, outputs, {name: fed[name] for name in wanted}, "the exported model")
-    found = dict(zip(outputs, results, strict=True))
-    arrays = {}
-    for key in layers.arrays:
+def _add_idle_diffs(net: Net, layers: Run, against: Mapping[str, np.ndarray]) -> None:
+    """Add the diffs that backward does not write and a reference holds all the same: those of losses (their
+    loss_weight), and of what does not learn (zeros). A blob that Caffe sends no gradient has zeros there too, which
+    say nothing: a model may well give the gradient by a target."""
+    for key, reference in against.items():
         kind, _, name = key.partition("/")
-        if kind == "data":
-            output = exported.results[name][-1]
+        if key in layers.arrays:
+            continue
+        if kind == "diff" and name in net.blobs and np.any(reference):
+            layers.arrays[key] = net.blobs[name].diff.copy()
+        elif kind == "pdiff":
+            layer, _, index = name.rpartition("/")
+            blobs = net.params.get(layer, [])
+            if index.isdigit() and int(index) < len(blobs):
+                layers.arrays[key] = blobs[int(index)].diff.copy()
+
+
+def run_exported(exported: Exported, fed: Mapping[str, np.ndarray], layers: Run) -> Run:
+    """The exported model in ONNX Runtime: of the arrays that ``layers`` has, those that the model gives."""
+    session = make_session(exported.model)
+    wanted = {value.name for value in session.get_inputs()}
+    feeds = {name: fed[_key_in_fed(key)] for key, name in exported.inputs.items() if name in wanted}
+    names = [exported.outputs[key] for key in layers.arrays if key in exported.outputs]
+    results = dict(zip(names, run(session, names, feeds, "the exported model"), strict=True)) if names else {}
+    arrays = {}
+    for key, expected in layers.arrays.items():
+        kind, _, blob = key.partition("/")
+        if key in exported.outputs:
+            arrays[key] = results[exported.outputs[key]]
         elif kind == "diff":
-            # an in-place layer overwrites the diff of its top: what stays is that of the blob's first result
-            output = f"{exported.results[name][0]}.diff"
-        else:
-            output = f"{name}.after" if kind == "param_after" else f"{name}.diff"
-        if output in found:
-            arrays[key] = found[output]
-        elif kind == "diff" and output in fed:
-            arrays[key] = fed[output]
-        elif kind == "diff":
-            arrays[key] = np.zeros_like(layers.arrays[key])  # no gradient reaches it
+            arrays[key] = fed.get(f"{blob}.diff", np.zeros_like(expected))  # it is fed, or no gradient reaches it
     return Run(arrays, layers.layers)
 
 
-def compare(
-    expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], layers: Run, rtol: float, atol: float
-) -> list[Difference]:
-    """One row for each array that both sides have, in the order in which the layers compute them."""
-    rows = []
-    scales = _parameter_scales(expected)
-    for key in layers.arrays:
-        if key in expected and key in found:
-            scale = scales.get(key.rpartition("/")[0]) if key.startswith("pdiff/") else None
-            rows.append(difference(key, layers.layers.get(key, ""), expected[key], found[key], rtol, atol, scale))
-    return rows
-
-
-def _parameter_scales(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The largest diff of each layer's learnable blobs. A bias ahead of BatchNorm has a gradient that is exactly 0,
-    and both sides return the rounding of its sum: it is measured by its layer, not by itself."""
-    scales: dict[str, float] = {}
-    for key, array in arrays.items():
-        if key.startswith("pdiff/") and array.size:
-            layer = key.rpartition("/")[0]
-            scales[layer] = max(scales.get(layer, 0.0), float(np.max(np.abs(array))))
-    return scales
-
-
-def difference(
-    key: str,
-    layer: str,
-    expected: np.ndarray,
-    found: np.ndarray,
-    rtol: float,
-    atol: float,
-    scale: float | None = None,
-) -> Difference:
-    """Compare two arrays: the largest absolute difference, and that over ``scale`` (default: the largest value)."""
-    if expected.shape != found.shape:
-        note = f"shape {found.shape}, expected {expected.shape}"
-        return Difference(key, layer, expected.shape, np.nan, np.nan, np.nan, (), False, note)
-    a, b = expected.astype(np.float64), found.astype(np.float64)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    gaps = np.zeros(a.shape)
-    gaps[~same] = np.abs(b[~same] - a[~same])
-    finite = np.abs(a[np.isfinite(a)])
-    largest = float(finite.max()) if finite.size else 0.0
-    scale = largest if scale is None else scale
-    gaps = np.where(np.isnan(gaps), np.inf, gaps)
-    absolute = float(gaps.max()) if gaps.size else 0.0
-    where = tuple(int(i) for i in np.unravel_index(int(gaps.argmax()), gaps.shape)) if absolute else ()
-    relative = absolute / scale if scale else (0.0 if absolute == 0 else np.inf)
-    agrees = absolute <= rtol * scale + atol
-    note = "NaN on one side only" if absolute == np.inf and np.isnan(a[where]) != np.isnan(b[where]) else ""
-    return Difference(key, layer, expected.shape, largest, absolute, relative, where, agrees, note)
+def _key_in_fed(key: str) -> str:
+    kind, _, name = key.partition("/")
+    return {"in": name, "random": f"{name}/random0", "top_diff": f"{name}.diff"}[kind]
 
 
 def _notes(net: Net) -> list[str]:
@@ -260,9 +203,32 @@ def _notes(net: Net) -> list[str]:
     for spec in net.spec.layers:
         if spec.type == "Python" and spec.tops and spec.tops[0] in net.outputs and len(spec.bottoms) > 1:
             return [
-                f"no gradient was checked: no top has a loss_weight, and Caffe gives a Python layer none by itself;"
+                "no gradient was checked: no top has a loss_weight, and Caffe gives a Python layer none by itself;"
                 f" give layer {spec.name!r} loss_weight: 1"
             ]
-    return ["no gradient was checked: the net has no loss (and no force_backward)"] if not any(
-        net.backward_need.layers
-    ) else []
+    if any(net.backward_need.layers):
+        return []
+    return ["no gradient was checked: the net has no loss; with force_backward: true it needs none"]
+
+
+def _notes_against(net: Net, layers: Run, against: Mapping[str, np.ndarray], name: str) -> list[str]:
+    others = {key: array for key, array in against.items() if key.startswith(COMPARED) and key not in layers.arrays}
+    unknown = [key for key, array in others.items() if not _is_idle(net, key, array)]
+    missing = [key for key in layers.arrays if key not in against]
+    notes = []
+    if unknown:
+        notes.append(f"not compared, since this run has no such value: {_some(unknown)}")
+    if missing:
+        notes.append(f"not compared, since {name} has no such value: {_some(missing)}")
+    return notes
+
+
+def _is_idle(net: Net, key: str, array: np.ndarray) -> bool:
+    """Whether there is nothing to compare: the blob is fed, or nobody sends it a gradient."""
+    kind, _, name = key.partition("/")
+    return (kind == "data" and name in net.blobs) or (kind in ("diff", "pdiff") and not np.any(array))
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -1,36 +1,28 @@
 """A net as one ONNX model, for inference or for training.
 
 Names: a blob keeps its Caffe name; of the results of in-place layers the last one has it, the ones before are
-``name@1``, ``name@2``, … (a graph input keeps its plain name, and the last in-place result of it is then numbered
-too). A learnable blob is ``layer/0``, ``layer/1``; a gradient is the name plus ``.diff``; what a forward pass leaves in
-a stored blob (BatchNorm's statistics in TRAIN) is the name plus ``.after``.
+``name@1``, ``name@2``, … (a graph input keeps its plain name, and the in-place results of it are ``name@2``, …). A
+learnable blob is ``layer/0``, ``layer/1``; a gradient is the name plus ``.diff``; what a forward pass leaves in a
+stored blob (BatchNorm's statistics in TRAIN) is the name plus ``.after``.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
 
-from caffe_tools import standard
 from caffe_tools.errors import ExportError
-from caffe_tools.fields import Values
+from caffe_tools.forward_graph import ForwardGraph, Named
 from caffe_tools.functions import LayerFunction, as_functions
-from caffe_tools.gradient import gradients
-from caffe_tools.graph import OPSET, Builder, Dim
+from caffe_tools.graph import OPSET, Builder
 from caffe_tools.net import Net
-from caffe_tools.netspec import LayerSpec
-from caffe_tools.python_layer import PythonLayer
-from caffe_tools.session import IR_VERSION
-from caffe_tools.standard_layer import SourceLayer
-
-BATCH = "batch"
-"""The name of the symbolic batch dim."""
+from caffe_tools.session import IR_VERSION, newest_opset
+from caffe_tools.training_graph import TrainingGraph
+from caffe_tools.whole_file import whole_file
 
 
 @dataclass
@@ -43,6 +35,7 @@ class ExportOptions:
     inline: plug-in layers are plain nodes, not ONNX functions.
     all_blobs: every blob is an output, and with training its diff (what ``check`` compares).
     random_inputs: the random numbers of Dropout are inputs ``layer/random0``, … instead of being drawn by the graph.
+    opset: the ONNX opset, from 18 to the newest that the installed ONNX Runtime takes.
     """
 
     training: bool = False
@@ -56,277 +49,81 @@ class ExportOptions:
 
 @dataclass
 class Exported:
-    """The model, and where the net's blobs went: for each blob the names of its results in order, an in-place layer
-    adding one each; a blob that is another's alias has the other's name."""
+    """The model, and the names that its inputs and outputs have in it, by the keys of an ``.npz``.
+
+    inputs: ``in/<blob>``, ``random/<layer>`` (with random_inputs) and ``top_diff/<blob>`` (for a net without a loss).
+    Those that no output needs are no inputs of the model.
+    outputs: ``data/<blob>``, ``diff/<blob>``, ``pdiff/<layer>/<i>`` and ``param_after/<layer>/<i>``. There is no
+    ``data/`` for a blob that is just fed, and no ``diff/`` for one that no gradient reaches or whose diff is fed.
+    """
 
     model: onnx.ModelProto
-    results: dict[str, list[str]] = field(default_factory=dict)
+    inputs: dict[str, str]
+    outputs: dict[str, str]
 
 
 def export(net: Net, options: ExportOptions | None = None) -> Exported:
     """``net``, with the weights that it has now, as an ONNX model that passes onnx's checker.
 
+    The outputs of a training model are the losses (for a net without a loss its outputs), the diffs of the learnable
+    blobs and of the inputs, the stored blobs that the forward pass changes, and then the net's other outputs.
+
     Raises ExportError for a layer without an ONNX expression, GraphError for one without a gradient.
     """
-    return _Export(net, options or ExportOptions()).run()
+    options = options or ExportOptions()
+    _check_opset(options.opset)
+    op = Builder(opset=options.opset, name=net.name or "net")
+    forward = ForwardGraph(
+        net,
+        op,
+        training=options.training,
+        dynamic_batch=options.dynamic_batch,
+        all_blobs=options.all_blobs,
+        random_inputs=options.random_inputs,
+    )
+    inputs = {f"in/{blob}": value for blob, value in forward.inputs.items()}
+    inputs |= {f"random/{layer}": value for layer, value in forward.random.items()}
+    blobs = list(forward.results) if options.all_blobs else forward.net_outputs()
+    outputs = forward.computed(blobs)
+    if options.training:
+        training = TrainingGraph(forward)
+        inputs |= {f"top_diff/{blob}": value for blob, value in training.top_diffs.items()}
+        first = forward.computed([blob for blob, *_ in training.losses] or blobs)
+        outputs = first | training.diffs(options.input_gradients, options.all_blobs) | forward.updates() | outputs
+    if not outputs:  # a model has at least one
+        outputs = {f"data/{blob}": Named(f"{blob}@2", value) for blob, value in forward.inputs.items()}
+    output_names = {key: op.output(named.value, named.name).name for key, named in outputs.items()}
+    for name, owner in forward.shared.items():
+        if f"pdiff/{owner}" in output_names:
+            output_names[f"pdiff/{name}"] = output_names[f"pdiff/{owner}"]
+    input_names = {key: value.name for key, value in inputs.items()}
+    op.remove_unused()
+    return Exported(_model(op, {} if options.inline else forward.functions), input_names, output_names)
+
+
+def _check_opset(opset: int) -> None:
+    if opset < OPSET or (opset > OPSET and opset > newest_opset()):
+        raise ExportError(
+            f"opset {opset} is not supported: give {OPSET} to {newest_opset()}, the newest that the installed"
+            " ONNX Runtime takes"
+        )
+
+
+def _model(op: Builder, layers: Mapping[str, LayerFunction]) -> onnx.ModelProto:
+    functions = as_functions(op, layers)
+    op.graph.sort()
+    version = max(IR_VERSION, onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", op.opset)]))
+    model = ir.to_proto(ir.Model(op.graph, ir_version=version, functions=functions, producer_name="caffe-layers"))
+    if model.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF:
+        raise ExportError(f"the model has {model.ByteSize()} bytes, and an ONNX file holds 2 GB at most")
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the exported graph is no valid ONNX: {' '.join(str(error).split())}") from None
+    return model
 
 
 def save(model: onnx.ModelProto, path: str | os.PathLike) -> None:
     """Write the model; nothing is left at ``path`` if that fails."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise ExportError(f"cannot write {path}: there is no folder {path.parent}")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
+    with whole_file(path) as temporary:
         onnx.save_model(model, temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ExportError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-class _Export:
-    """One export under way. It is the host of the standard layers that it builds (``standard.registry.Host``)."""
-
-    def __init__(self, net: Net, options: ExportOptions) -> None:
-        self.net = net
-        self.options = options
-        self.op = Builder(opset=options.opset, name=net.name or "net")
-        self.current: dict[str, ir.Value] = {}
-        self.results: dict[str, list[ir.Value]] = {}
-        self.parameters: dict[int, ir.Value] = {}
-        self.parameter_names: dict[str, int] = {}
-        self.updates: dict[str, ir.Value] = {}
-        self.functions: dict[str, LayerFunction] = {}
-        self.batch = self._batch_size() if options.dynamic_batch else None
-        self._index = 0
-
-    def run(self) -> Exported:
-        for index, spec in enumerate(self.net.spec.layers):
-            self._index = index
-            self._add_layer(spec)
-        self._name_results()
-        outputs = self._output_values()
-        if self.options.training:
-            outputs |= self._gradient_values()
-        for name, value in outputs.items():
-            self.op.output(value, name)
-        names = {blob: [value.name for value in values] for blob, values in self.results.items()}
-        self.op.remove_unused()
-        functions = [] if self.options.inline else as_functions(self.op, self.functions)
-        self.op.graph.sort()
-        model = ir.Model(self.op.graph, ir_version=IR_VERSION, functions=functions, producer_name="caffe-layers")
-        proto = ir.to_proto(model)
-        onnx.checker.check_model(proto, full_check=True)
-        return Exported(proto, names)
-
-    # Forward --------------------------------------------------------------------------------------------------------
-
-    def _add_layer(self, spec: LayerSpec) -> None:
-        layer = self.net.layers[self._index]
-        bottoms = [self._bottom(spec, position) for position in range(len(spec.bottoms))]
-        if isinstance(layer, SourceLayer):
-            tops = self._inputs(spec)
-        elif isinstance(layer, PythonLayer):
-            tops = self._python_layer(spec, layer, bottoms)
-        else:
-            described = standard.Layer(spec, layer.kind, self, layer.layer.directory)
-            tops = standard.build(self.op, described, bottoms)
-        for name, value in zip(spec.tops, tops, strict=True):
-            self.current[name] = value
-            results = self.results.setdefault(name, [])
-            if not any(value is earlier for earlier in results):
-                results.append(value)
-
-    def _bottom(self, spec: LayerSpec, position: int) -> ir.Value:
-        """The bottom's value; behind ``propagate_down: false`` one that no gradient passes."""
-        value = self.current[spec.bottoms[position]]
-        if not spec.propagate_down or spec.propagate_down[position] or not self.options.training:
-            return value
-        with self.op.layer(spec.name):
-            barred = self.op.Identity(value)
-        self.op.define_gradient([barred], [value], lambda diff: [None])
-        return barred
-
-    def _inputs(self, spec: LayerSpec) -> list[ir.Value]:
-        return [self.op.input(top, self._dims(self.net.blobs[top].shape)) for top in spec.tops]
-
-    def _dims(self, shape: tuple[int, ...]) -> tuple[Dim, ...]:
-        return (BATCH, *shape[1:]) if shape and shape[0] == self.batch else shape
-
-    def _batch_size(self) -> int | None:
-        """The first dim of the first blob that the net is fed."""
-        for spec in self.net.spec.layers:
-            if not spec.bottoms and spec.tops and self.net.blobs[spec.tops[0]].shape:
-                return self.net.blobs[spec.tops[0]].shape[0]
-        return None
-
-    def _python_layer(self, spec: LayerSpec, layer: PythonLayer, bottoms: Sequence[ir.Value]) -> Sequence[ir.Value]:
-        instance = layer.instance
-        if not hasattr(instance, "onnx"):
-            if not bottoms:
-                return self._inputs(spec)  # a data layer: what it makes is fed to the model
-            raise ExportError(
-                str(spec.error(f"{layer.layer_class.__name__} has no ONNX expression: give it a method onnx(self, op,"
-                               " *bottoms)"))
-            )  # fmt: skip
-        self.op.parameters = [self._stored(index) for index in range(len(layer.blobs))]
-        with self.op.layer(spec.name), layer.naming():
-            tops = instance.onnx(self.op, *bottoms)
-        tops = tops if isinstance(tops, (tuple, list)) else (tops,)
-        if len(tops) != len(spec.tops):
-            raise ExportError(str(spec.error(f"its onnx() gives {len(tops)} tops, the net has {len(spec.tops)}")))
-        cls = layer.layer_class
-        self.functions[spec.name] = LayerFunction(
-            cls.__module__.split(".")[0], cls.__name__.removesuffix("Layer"), getattr(instance, "params", {})
-        )
-        return tops
-
-    # What a standard layer asks of its host -------------------------------------------------------------------------
-
-    def parameter(self, index: int, shape: Sequence[int], filler: Values) -> ir.Value:
-        stored = self._stored(index)
-        return self.op.reshape(stored, shape) if self.op.shape(stored) != tuple(shape) else stored
-
-    def _stored(self, index: int) -> ir.Value:
-        """The tensor of the current layer's learnable blob; layers that share a blob share the tensor."""
-        blob = self.net.layers[self._index].blobs[index]
-        key = blob.data.__array_interface__["data"][0] if blob.count else id(blob)
-        if key not in self.parameters:
-            name = f"{self.net.spec.layers[self._index].name}/{index}"
-            self.parameters[key] = self.op.initializer(name, blob.data)
-            self.parameter_names[name] = key
-        return self.parameters[key]
-
-    def update(self, index: int, value: ir.Value) -> None:
-        self.updates[f"{self.net.spec.layers[self._index].name}/{index}.after"] = value
-
-    def random_uniform(self, like: ir.Value) -> ir.Value:
-        if not self.options.random_inputs:
-            return self.op.RandomUniformLike(like)
-        name = f"{self.net.spec.layers[self._index].name}/random0"
-        return self.op.input(name, self.op.shape(like))
-
-    # Outputs --------------------------------------------------------------------------------------------------------
-
-    def _name_results(self) -> None:
-        named: set[ir.Value] = set(self.op.graph.inputs)
-        order = sorted(self.results, key=lambda blob: blob in self._split_blobs())
-        for blob in order:
-            values = self.results[blob]
-            for number, value in enumerate(values, start=1):
-                if value in named:
-                    continue  # an alias: another blob's result, or a graph input
-                named.add(value)
-                last = number == len(values) and values[0].producer() is not None
-                self.op.rename(value, blob if last or len(values) == 1 else f"{blob}@{number}")
-
-    def _split_blobs(self) -> set[str]:
-        return {top for spec in self.net.spec.layers if spec.type == "Split" for top in spec.tops}
-
-    def _output_values(self) -> dict[str, ir.Value]:
-        splits = self._split_blobs()
-        if self.options.all_blobs:
-            values = {blob: values[-1] for blob, values in self.results.items() if blob not in splits}
-        else:
-            values = {name: self.current[name] for name in self.net.outputs if name not in splits}
-            if self.options.training:
-                losses = {name: self.current[name] for name, _ in self._losses()}
-                values = {_without_split(name, self.net): value for name, value in losses.items()} | values
-        # a blob that is fed and that nobody changes is no output; one that is fed and passed on in place needs a name
-        fed = {value: value.name for value in self.op.graph.inputs}
-        computed = {name: value for name, value in values.items() if fed.get(value) != name}
-        if not computed:
-            computed = {f"{name}@2": value for name, value in values.items()}
-        if self.options.training:
-            computed |= self.updates
-        return computed
-
-    def _losses(self) -> list[tuple[str, float]]:
-        """The tops with a loss_weight, and it."""
-        return [
-            (top, weight)
-            for spec, weights in zip(self.net.spec.layers, self.net.loss_weights, strict=True)
-            for top, weight in zip(spec.tops, weights, strict=True)
-            if weight
-        ]
-
-    # Gradients ------------------------------------------------------------------------------------------------------
-
-    def _gradient_values(self) -> dict[str, ir.Value]:
-        op = self.op
-        by = {f"{name}.diff": self.parameters[key] for name, key in self.parameter_names.items()}
-        if self.options.input_gradients:
-            by |= {f"{value.name}.diff": value for value in op.graph.inputs if value.dtype.is_floating_point()}
-        seeds = self._seeds()
-        if self.options.all_blobs:
-            for values in self.results.values():
-                by |= {f"{value.name}.diff": value for value in values}
-        # a diff that the model is fed is no output of it
-        by = {name: value for name, value in by.items() if value not in seeds or seeds[value].name != name}
-        frozen = self._frozen_parameters()
-        wanted = [value for value in by.values() if value not in frozen]
-        diffs = dict(zip(wanted, gradients(op, seeds, wanted), strict=True))
-        outputs = {}
-        for name, value in by.items():
-            diff = diffs.get(value)
-            if diff is None and name.removesuffix(".diff") in self.parameter_names:
-                diff = op.zeros(value)
-            if diff is not None:
-                outputs[name] = diff
-        return outputs
-
-    def _seeds(self) -> dict[ir.Value, ir.Value]:
-        """The diffs that backward starts from: the loss weights, or for a net without a loss inputs."""
-        op, seeds = self.op, {}
-        for top, weight in self._losses():
-            value = self.current[top]
-            seed = op.constant(weight, value.dtype.numpy())
-            if op.shape(value) != ():
-                seed = op.Add(op.zeros(value), seed)
-            seeds[value] = op.Add(seeds[value], seed) if value in seeds else seed
-        if not self._has_loss():
-            for name in self.net.outputs:
-                value = self.current[name]
-                if value.name != name or value.producer() is not None:
-                    diff = op.input(f"{name}.diff", op.shape(value))
-                    seeds[value] = op.Add(seeds[value], diff) if value in seeds else diff
-        return seeds
-
-    def _has_loss(self) -> bool:
-        """Whether some layer is a loss or has a loss_weight, though it be 0."""
-        return any(
-            layer.is_loss or spec.loss_weights
-            for layer, spec in zip(self.net.layers, self.net.spec.layers, strict=True)
-        )
-
-    def _frozen_parameters(self) -> set[ir.Value]:
-        """Statistics, and blobs that every layer which has them gives lr_mult 0."""
-        learns: set[ir.Value] = set()
-        seen: set[ir.Value] = set()
-        for index, layer in enumerate(self.net.layers):
-            self._index = index
-            for i in range(len(layer.blobs)):
-                value = self._stored(i)
-                seen.add(value)
-                if self.net.backward_need.learn[index][i]:
-                    learns.add(value)
-        return seen - learns
-
-
-def _without_split(name: str, net: Net) -> str:
-    """The blob that a split blob is a copy of."""
-    for spec in net.spec.layers:
-        if spec.type == "Split" and name in spec.tops:
-            return spec.bottoms[0]
-    return name

@@ -8,7 +8,7 @@ gradient of what it built (``define_gradient``), which ``gradient.py`` then uses
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -58,12 +58,24 @@ class Builder:
         self.parameters: list[ir.Value] = []
         """The learnable blobs of the Python layer that is being built, for its ``onnx`` to use."""
         self._names: set[str] = set()
+        self._reserved: set[str] = set()
         self._constants: dict[tuple, ir.Value] = {}
         self._constant_values: set[ir.Value] = set()
 
+    def reserve(self, names: Iterable[str]) -> None:
+        """Keep these names for the inputs and values that are given them (``input``, ``rename``): whatever else would
+        have one gets it with a number."""
+        self._reserved.update(names)
+
+    def inner(self, name: str) -> Builder:
+        """A builder for the body of a Loop: its names are none of this graph's."""
+        inner = Builder(self.opset, self.float_type, self.unique_name(name))
+        inner._names, inner._reserved = self._names, self._reserved
+        return inner
+
     def input(self, name: str, shape: Sequence[Dim], dtype: np.typing.DTypeLike | None = None) -> ir.Value:
         """A graph input of that name."""
-        value = ir.val(self.unique_name(name), _ir_type(dtype or self.float_type), ir.Shape(shape))
+        value = ir.val(self._claim(name), _ir_type(dtype or self.float_type), ir.Shape(shape))
         self.graph.inputs.append(value)
         return value
 
@@ -89,7 +101,7 @@ class Builder:
     def rename(self, value: ir.Value, name: str) -> None:
         """Give a computed value the name ``name`` (or that name with a number, where it is taken)."""
         if value.name != name:
-            value.name = self.unique_name(name)
+            value.name = self._claim(name)
 
     def _is_own(self, value: ir.Value) -> bool:
         node = value.producer()
@@ -163,6 +175,10 @@ class Builder:
         return values
 
     def _infer(self, schema: onnx.defs.OpSchema, node: ir.Node) -> None:
+        if node.op_type == "Loop":
+            for before, output in zip(node.inputs[2:], node.outputs, strict=True):
+                output.dtype, output.shape = before.dtype, before.shape
+            return
         proto = ir.to_proto(node)
         types, data = {}, {}
         for value in node.inputs:
@@ -283,11 +299,17 @@ class Builder:
             self.graph.inputs.remove(value)
 
     def unique_name(self, name: str) -> str:
-        if name in self._names:
-            number = 2
-            while f"{name}_{number}" in self._names:
-                number += 1
-            name = f"{name}_{number}"
+        """``name``, or that with a number where it is taken or reserved."""
+        number, free = 2, name
+        while free in self._names or free in self._reserved:
+            free, number = f"{name}_{number}", number + 1
+        self._names.add(free)
+        return free
+
+    def _claim(self, name: str) -> str:
+        if name not in self._reserved:
+            return self.unique_name(name)
+        self._reserved.remove(name)
         self._names.add(name)
         return name
 

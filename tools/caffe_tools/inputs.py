@@ -1,100 +1,152 @@
 """What a net is fed: arrays from an ``.npz``, and drawn ones where none are given.
 
-Keys of an ``.npz``: ``in/<blob>``, ``param/<layer>/<i>``, ``data/<blob>``, ``diff/<blob>``, ``pdiff/<layer>/<i>``,
-``top_diff/<blob>``.
+Keys of an ``.npz``: what goes in is ``in/<blob>``, ``param/<layer>/<i>``, and ``top_diff/<blob>`` (for a net without a
+loss, the diffs of its outputs); what comes out is ``data/<blob>``, ``diff/<blob>``, ``pdiff/<layer>/<i>``,
+``param_after/<layer>/<i>`` (stored blobs that the forward pass changes) and ``total_loss``.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
-from collections.abc import Mapping
-from pathlib import Path
+import zlib
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from caffe_tools.backward_need import has_loss
+from caffe_tools.blob import Blob
 from caffe_tools.errors import NetError
+from caffe_tools.fields import Values
 from caffe_tools.net import Net
 from caffe_tools.python_layer import PythonLayer
 from caffe_tools.standard.registry import BINARY, CLASS_INDEX, REAL
-from caffe_tools.standard_layer import StandardLayer
+from caffe_tools.standard_layer import SourceLayer, StandardLayer
+from caffe_tools.whole_file import whole_file
 
 DISTRIBUTION = "distribution"
-KEY_PARTS = {"in": 1, "param": 2, "data": 1, "diff": 1, "pdiff": 2, "top_diff": 1}
-"""The prefixes of the keys, and how many names follow each."""
+GOES_IN = ("in/", "param/", "top_diff/")
+COMES_OUT = ("data/", "diff/", "pdiff/", "param_after/", "total_loss")
 
 
 def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The arrays of an ``.npz``; NetError where it is not there, is none, or holds pickled objects."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        stored = np.load(path, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            raise NetError(f"{path} holds a single array (.npy), not an .npz with names: make one with numpy.savez")
+        with stored:
             return {key: stored[key] for key in stored.files}
     except FileNotFoundError:
         raise NetError(f"{path} is not there") from None
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError, EOFError) as error:
+    except IsADirectoryError:
+        raise NetError(f"{path} is a folder, not an .npz") from None
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise NetError(f"{path} is no .npz of plain arrays: {' '.join(str(error).split())}") from None
 
 
 def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an ``.npz``; nothing is left at ``path`` if that fails."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise NetError(f"cannot write {path}: there is no folder {path.parent}")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        temporary = Path(folder) / "arrays.npz"
-        np.savez(temporary, **arrays)
-        os.replace(temporary, path)
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def feed(net: Net, arrays: Mapping[str, np.ndarray], source: str) -> set[str]:
-    """Put ``in/…`` and ``param/…`` into the net, reshaping it where inputs have other shapes; the inputs fed.
+    """Put ``in/…``, ``param/…`` and ``top_diff/…`` into the net, reshaping it where inputs have other shapes.
 
-    Raises NetError, naming ``source`` and the key, where an array does not fit.
+    Returns their keys. Raises NetError, naming ``source`` and the key, where an array does not fit.
     """
-    fed = set()
+    for key in arrays:
+        if not key.startswith((*GOES_IN, *COMES_OUT)):
+            known = ", ".join(f"{prefix}…" for prefix in GOES_IN)
+            raise NetError(f"{source}: the key {key!r} is none that a net is fed: those begin with {known}")
+    fed = {key: array for key, array in arrays.items() if key.startswith(GOES_IN)}
+    for key, array in fed.items():
+        if array.dtype.kind not in "fiub":
+            raise NetError(f"{source}: {key} holds {array.dtype}, not numbers")
+    _feed_inputs(net, fed, source)
+    for key, array in fed.items():
+        if key.startswith("param/"):
+            _feed(_learnable_blob(net, key, source), "data", array, key, source)
+        elif key.startswith("top_diff/"):
+            _feed(_loss_free_output(net, key, source), "diff", array, key, source)
+    return set(fed)
+
+
+def _feed_inputs(net: Net, arrays: Mapping[str, np.ndarray], source: str) -> None:
     for key, array in arrays.items():
-        kind, _, rest = key.partition("/")
-        if kind == "in":
-            if rest not in _fed_from_outside(net):
-                names = ", ".join(_fed_from_outside(net)) or "none"
-                raise NetError(f"{source}: {key}: the net has no input blob {rest!r}: it has {names}")
-            if array.dtype.kind not in "fiub":
-                raise NetError(f"{source}: {key} holds {array.dtype}, not numbers")
-            net.blobs[rest].reshape(*array.shape)
-            net.blobs[rest].data[...] = array
-            fed.add(rest)
-        elif kind == "param":
-            _feed_parameter(net, key, array, source)
-        elif kind not in KEY_PARTS:
-            raise NetError(f"{source}: the key {key!r} starts with none of {', '.join(f'{k}/' for k in KEY_PARTS)}")
+        if key.startswith("in/"):
+            name = key.removeprefix("in/")
+            if name not in fed_from_outside(net):
+                raise NetError(f"{source}: {key}: {_why_not_fed(net, name)}")
+            net.blobs[name].reshape(*array.shape)
+            net.blobs[name].data[...] = array
     net.reshape()
-    return fed
 
 
-def _feed_parameter(net: Net, key: str, array: np.ndarray, source: str) -> None:
+def fed_from_outside(net: Net) -> list[str]:
+    """The blobs that keep what is put into them: tops of Input layers, and those that are filled once, if ever."""
+    return [top for top, filler in _source_tops(net) if filler is None or filler.type == "constant"]
+
+
+def _left_empty(net: Net) -> list[str]:
+    """The blobs that nobody but the user fills."""
+    return [top for top, filler in _source_tops(net) if filler is None]
+
+
+def _source_tops(net: Net) -> list[tuple[str, Values | None]]:
+    return [
+        (top, source.filler)
+        for spec, layer in zip(net.spec.layers, net.layers, strict=True)
+        if isinstance(layer, SourceLayer)
+        for top, source in zip(spec.tops, layer.sources, strict=True)
+    ]
+
+
+def _why_not_fed(net: Net, blob: str) -> str:
+    names = ", ".join(fed_from_outside(net)) or "none"
+    for spec in net.spec.layers:
+        if blob in spec.tops:
+            return f"{spec} makes the blob {blob!r} in every forward pass; blobs that can be fed: {names}"
+    return f"the net has no blob {blob!r}; blobs that can be fed: {names}"
+
+
+def _learnable_blob(net: Net, key: str, source: str) -> Blob:
     layer, _, number = key.removeprefix("param/").rpartition("/")
     blobs = net.params.get(layer, [])
     if not number.isdigit() or int(number) >= len(blobs):
         raise NetError(f"{source}: {key}: the net has no such learnable blob (layer {layer!r} has {len(blobs)})")
-    blob = blobs[int(number)]
+    return blobs[int(number)]
+
+
+def _loss_free_output(net: Net, key: str, source: str) -> Blob:
+    name = key.removeprefix("top_diff/")
+    if has_loss(net):
+        raise NetError(f"{source}: {key}: backward starts at this net's losses, not at given diffs")
+    if name not in net.outputs:
+        raise NetError(f"{source}: {key}: the net has no output {name!r}: it has {', '.join(net.outputs)}")
+    return net.blobs[name]
+
+
+def _feed(blob: Blob, part: str, array: np.ndarray, key: str, source: str) -> None:
     if array.shape != blob.shape:
         raise NetError(f"{source}: {key} has the shape {array.shape}, the net's blob has {blob.shape}")
-    blob.data[...] = array
+    getattr(blob, part)[...] = array
 
 
-def _fed_from_outside(net: Net) -> list[str]:
-    """The tops of the layers without bottoms: Input, DummyData, Python data layers."""
-    return [top for spec in net.spec.layers if not spec.bottoms for top in spec.tops]
+def draw_inputs(net: Net, fed: Collection[str], seed: int = 0) -> None:
+    """Fill what is not ``fed``: labels with labels, other inputs from a normal distribution.
 
-
-def draw_inputs(net: Net, fed: set[str], seed: int = 0) -> None:
-    """Fill the Input blobs that are not ``fed``: labels with labels, everything else from a normal distribution."""
+    So are the diffs from which the backward of a net without a loss starts; if some of them are fed, the others are 0.
+    """
     random = np.random.default_rng(seed)
-    for name in net.inputs:
-        if name not in fed:
+    for name in _left_empty(net):
+        if f"in/{name}" not in fed:
             blob = net.blobs[name]
             blob.data[...] = _draw(net, name, blob.shape, random)
+    if not has_loss(net) and not any(key.startswith("top_diff/") for key in fed):
+        for name in net.outputs:
+            net.blobs[name].diff[...] = random.normal(size=net.blobs[name].shape)
 
 
 def _draw(net: Net, name: str, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
@@ -140,7 +192,7 @@ def _readers(net: Net, blob: str) -> list[tuple[StandardLayer | PythonLayer, int
         for position, bottom in enumerate(spec.bottoms):
             if bottom != blob:
                 continue
-            if spec.type == "Split":
+            if spec.is_inserted:
                 for top in spec.tops:
                     found += _readers(net, top)
             else:

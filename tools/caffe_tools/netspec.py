@@ -77,6 +77,11 @@ class LayerSpec:
     def position(self) -> Position | None:
         return self.message.position
 
+    @property
+    def is_inserted(self) -> bool:
+        """Whether it is a Split that stands in no prototxt, but behind a blob that several layers read."""
+        return self.type == "Split" and "type" not in self.message
+
     def __str__(self) -> str:
         return f"layer {self.name!r} ({self.type})"
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -12,70 +13,104 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from caffe_tools.check import CheckResult, Difference
+from caffe_tools.compare import CheckResult, Difference
 from caffe_tools.gradcheck import GradientRow
 from caffe_tools.net import Net
 
 PIPE_WIDTH = 120
 """Columns of a table that goes into a pipe or a file."""
+CHECK_COLUMNS = (
+    ("value", "left"),
+    ("shape", "left"),
+    ("largest", "right"),
+    ("absolute diff.", "right"),
+    ("relative diff.", "right"),
+    ("at", "left"),
+    ("", "left"),
+)
+HTML_HEAD = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>caffe-layers check</title><style>
+body { font: 14px/1.4 sans-serif; margin: 2em }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { padding: 2px 10px; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap }
+.right { text-align: right }
+.agrees td:last-child, p.agrees { color: #060 }
+.differs td:last-child, p.differs { color: #b00; font-weight: bold }
+</style></head><body>"""
 
 
-def make_console(**options: object) -> Console:
+def make_console() -> Console:
     """The console of standard output: coloured on a terminal, plain and wide enough in a pipe."""
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(width=width, highlight=False, **options)
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
 
 
 def print_check(console: Console, results: Sequence[CheckResult]) -> None:
     """One table and one closing line for each comparison."""
     for result in results:
-        console.print(_check_table(result))
+        table = Table(title=_title(result), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading, justify in CHECK_COLUMNS:
+            table.add_column(heading, justify=justify, overflow="fold")
+        for row in result.rows:
+            style = "green" if row.agrees else "bold red"
+            *cells, outcome = _cells(row)
+            table.add_row(*map(Text, cells), Text(outcome, style=style))
+        console.print(table)
         for note in result.notes:
             console.print(Text(f"note: {note}"))
-        console.print(_verdict(result))
+        console.print(Text(_verdict(result), style="green" if result.agrees else "bold red"))
 
 
-def _check_table(result: CheckResult) -> Table:
-    title = f"{result.net or 'net'} ({result.phase}): {result.run} against {result.reference}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("value", overflow="fold")
-    table.add_column("shape")
-    for heading in ("largest", "absolute diff.", "relative diff."):
-        table.add_column(heading, justify="right")
-    table.add_column("at")
-    table.add_column("")
-    for row in result.rows:
-        table.add_row(*_check_row(row))
-    return table
+def check_as_html(results: Sequence[CheckResult]) -> str:
+    """The same tables as one page that needs no other file."""
+    parts = [HTML_HEAD]
+    for result in results:
+        headings = "".join(f'<th class="{justify}">{heading}</th>' for heading, justify in CHECK_COLUMNS)
+        parts.append(f"<h2>{html.escape(_title(result))}</h2>\n<table>\n<tr>{headings}</tr>")
+        for row in result.rows:
+            cells = zip(_cells(row), CHECK_COLUMNS, strict=True)
+            columns = "".join(f'<td class="{justify}">{html.escape(cell)}</td>' for cell, (_, justify) in cells)
+            parts.append(f'<tr class="{"agrees" if row.agrees else "differs"}">{columns}</tr>')
+        parts.append("</table>")
+        parts += [f"<p>note: {html.escape(note)}</p>" for note in result.notes]
+        parts.append(f'<p class="{"agrees" if result.agrees else "differs"}">{html.escape(_verdict(result))}</p>')
+    return "\n".join([*parts, "</body></html>", ""])
 
 
-def _check_row(row: Difference) -> Iterable[str | Text]:
-    verdict = Text("agrees", style="green") if row.agrees else Text(row.note or "DIFFERS", style="bold red")
+def _title(result: CheckResult) -> str:
+    return f"{result.net or 'net'} ({result.phase}): {result.run} against {result.reference}"
+
+
+def _cells(row: Difference) -> tuple[str, ...]:
+    """What the table says of one array, column by column."""
+    if row.agrees:
+        outcome = f"agrees ({row.not_finite} of them not finite)" if row.not_finite else "agrees"
+    else:
+        outcome = f"DIFFERS: {row.note}" if row.note else "DIFFERS"
     at = ",".join(map(str, row.where))
     return (
-        Text(row.key), dims(row.shape), f"{row.largest:.4g}", f"{row.absolute:.1e}",
-        f"{row.relative:.1e}", at, verdict,
+        row.key, dims(row.shape), f"{row.largest:.4g}", f"{row.absolute:.1e}", f"{row.relative:.1e}", at, outcome,
     )  # fmt: skip
 
 
-def _verdict(result: CheckResult) -> Text:
-    blobs = sum(row.key.startswith("data/") for row in result.rows)
-    gradients = sum(row.key.startswith(("diff/", "pdiff/")) for row in result.rows)
+def _verdict(result: CheckResult) -> str:
     wrong = result.first_wrong
     if wrong is None:
         worst = max((row.relative for row in result.rows), default=0.0)
-        return Text(
-            f"All {blobs} blobs and {gradients} gradients agree (largest relative difference {worst:.1e},"
-            f" allowed {result.rtol:g}).",
-            style="green",
-        )
+        return f"{_what(result)} agree (largest relative difference {worst:.1e}, allowed {result.rtol:g})."
     number = sum(not row.agrees for row in result.rows)
-    return Text(
-        f"{number} of {len(result.rows)} differ. The first that goes wrong: {describe(wrong)}: {wrong.note or 'off'}"
-        f" by {wrong.absolute:.3g} at {wrong.where or 'everywhere'} ({wrong.relative:.1e} of its largest value,"
-        f" allowed {result.rtol:g}).",
-        style="bold red",
+    how = wrong.note or (
+        f"off by {wrong.absolute:.3g} at {wrong.where} ({wrong.relative:.1e} of its largest value,"
+        f" allowed {result.rtol:g})"
     )
+    return f"{number} of {len(result.rows)} differ. The first that goes wrong: {describe(wrong)}: {how}."
+
+
+def _what(result: CheckResult) -> str:
+    """All 8 blobs and 14 gradients: how many of each kind were compared."""
+    kinds = {"blob": ("data/",), "gradient": ("diff/", "pdiff/"), "statistic": ("param_after/",)}
+    counts = [(sum(row.key.startswith(keys) for row in result.rows), kind) for kind, keys in kinds.items()]
+    words = [f"{number} {kind}{'s' if number > 1 else ''}" for number, kind in counts if number]
+    return "All " + (" and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else "nothing")
 
 
 def describe(row: Difference) -> str:

@@ -1,0 +1,217 @@
+"""The forward pass of a net as one ONNX graph, built layer by layer; it is the host of the standard layers in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from caffe_tools import standard
+from caffe_tools.errors import ExportError
+from caffe_tools.fields import Values
+from caffe_tools.functions import LayerFunction
+from caffe_tools.graph import Builder, Dim
+from caffe_tools.net import Net
+from caffe_tools.netspec import LayerSpec
+from caffe_tools.python_layer import PythonLayer
+from caffe_tools.standard_layer import SourceLayer
+
+BATCH = "batch"
+"""The name of the symbolic batch dim."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A value, and the name that it has as an output of the model."""
+
+    name: str
+    value: ir.Value
+
+
+class ForwardGraph:
+    """``net`` in the graph of ``op``.
+
+    training: gradients will follow, so ``propagate_down: false`` and ``lr_mult: 0`` become values that none passes.
+    dynamic_batch: the first dim of the inputs that share it is the symbolic dim ``batch``.
+    all_blobs: no two blobs are one value (a Flatten that has nothing to do would hand on its bottom), so that each has
+    a diff of its own.
+    random_inputs: the random numbers of Dropout are inputs ``layer/random0``, … instead of being drawn by the graph.
+    """
+
+    def __init__(
+        self, net: Net, op: Builder, *, training: bool, dynamic_batch: bool, all_blobs: bool, random_inputs: bool
+    ) -> None:
+        self.net, self.op = net, op
+        self.training, self.all_blobs, self.random_inputs = training, all_blobs, random_inputs
+        self.inputs: dict[str, ir.Value] = {}
+        """Blobs that the model is fed."""
+        self.random: dict[str, ir.Value] = {}
+        """Layer → the random numbers that the model is fed for it."""
+        self.current: dict[str, ir.Value] = {}
+        """Every blob's last result."""
+        self.results: dict[str, list[ir.Value]] = {}
+        """Every blob's results in order, an in-place layer adding one. The tops of inserted Splits are not listed."""
+        self.parameters: dict[str, ir.Value] = {}
+        """``layer/0`` → the tensor, for the first of the layers that share it."""
+        self.shared: dict[str, str] = {}
+        """``layer/0`` → the parameter that it shares."""
+        self.functions: dict[str, LayerFunction] = {}
+        self._updates: dict[str, ir.Value] = {}
+        self._owners: dict[int, str] = {}
+        self._split_from = {
+            top: spec.bottoms[0] for spec in net.spec.layers if spec.is_inserted for top in spec.tops
+        }
+        self._batch = _batch_size(net) if dynamic_batch else None
+        self._index = 0
+        op.reserve(top for spec in net.spec.layers for top in spec.tops if top not in self._split_from)
+        for self._index, spec in enumerate(net.spec.layers):
+            self._add_layer(spec)
+        self._name_results()
+
+    def _add_layer(self, spec: LayerSpec) -> None:
+        layer = self.net.layers[self._index]
+        bottoms = [self._bottom(spec, position) for position in range(len(spec.bottoms))]
+        if isinstance(layer, SourceLayer):
+            tops = self._fed(spec)
+        elif isinstance(layer, PythonLayer):
+            tops = self._python_layer(spec, layer, bottoms)
+        else:
+            described = standard.Layer(spec, layer.kind, self, layer.layer.directory)
+            tops = standard.build(self.op, described, bottoms)
+        for name, value in zip(spec.tops, tops, strict=True):
+            if name not in self._split_from:
+                if self.all_blobs and any(value in results for results in self.results.values()):
+                    with self.op.layer(spec.name):
+                        value = self.op.Identity(value)
+                results = self.results.setdefault(name, [])
+                if value not in results:
+                    results.append(value)
+            self.current[name] = value
+
+    def _bottom(self, spec: LayerSpec, position: int) -> ir.Value:
+        value = self.current[spec.bottoms[position]]
+        is_barred = spec.propagate_down and not spec.propagate_down[position]
+        return self._barred(value) if self.training and is_barred else value
+
+    def _barred(self, value: ir.Value) -> ir.Value:
+        """The same value, which no gradient passes."""
+        barred = self.op.Identity(value)
+        self.op.define_gradient([barred], [value], lambda diff: [None])
+        return barred
+
+    def _fed(self, spec: LayerSpec) -> list[ir.Value]:
+        for top in spec.tops:
+            self.inputs[top] = self.op.input(top, self._dims(self.net.blobs[top].shape))
+        return [self.inputs[top] for top in spec.tops]
+
+    def _dims(self, shape: tuple[int, ...]) -> tuple[Dim, ...]:
+        return (BATCH, *shape[1:]) if shape and shape[0] == self._batch else shape
+
+    def _python_layer(self, spec: LayerSpec, layer: PythonLayer, bottoms: Sequence[ir.Value]) -> Sequence[ir.Value]:
+        instance, cls = layer.instance, layer.layer_class
+        if not bottoms and not hasattr(instance, "onnx"):
+            return self._fed(spec)  # a data layer: what it makes is fed to the model
+        if not spec.tops:
+            return []  # a layer that looks at its bottoms (shows or logs them) has no part in the numbers
+        if not hasattr(instance, "onnx"):
+            raise _export_error(spec, f"{cls.__name__} has no ONNX expression: give it onnx(self, op, *bottoms)")
+        self.op.parameters = [self._stored(index) for index in range(len(layer.blobs))]
+        with self.op.layer(spec.name), layer.naming():
+            tops = instance.onnx(self.op, *bottoms)
+        tops = tops if isinstance(tops, (tuple, list)) else (tops,)
+        if len(tops) != len(spec.tops):
+            raise _export_error(spec, f"{cls.__name__}.onnx() gives {len(tops)} tops, the net has {len(spec.tops)}")
+        for top in tops:
+            if not isinstance(top, ir.Value):
+                raise _export_error(
+                    spec, f"{cls.__name__}.onnx() gives a {type(top).__name__}, not a value such as op.Relu(x) returns"
+                )
+        self.functions[spec.name] = LayerFunction(
+            cls.__module__.split(".")[0], cls.__name__.removesuffix("Layer"), getattr(instance, "params", {})
+        )
+        return tops
+
+    # What a standard layer asks of its host -------------------------------------------------------------------------
+
+    def parameter(self, index: int, shape: Sequence[int], filler: Values) -> ir.Value:
+        stored = self._stored(index)
+        return self.op.reshape(stored, shape) if self.op.shape(stored) != tuple(shape) else stored
+
+    def _stored(self, index: int) -> ir.Value:
+        """The tensor of the current layer's learnable blob; layers that share a blob share the tensor."""
+        blob = self.net.layers[self._index].blobs[index]
+        key = blob.data.__array_interface__["data"][0] if blob.count else id(blob)
+        name = f"{self._name()}/{index}"
+        owner = self._owners.setdefault(key, name)
+        if owner not in self.parameters:
+            self.parameters[owner] = self.op.initializer(owner, blob.data)
+        if owner != name:
+            self.shared[name] = owner
+        learns = self.net.backward_need.learn[self._index][index]
+        return self._barred(self.parameters[owner]) if self.training and not learns else self.parameters[owner]
+
+    def update(self, index: int, value: ir.Value) -> None:
+        self._updates[f"{self._name()}/{index}"] = value
+
+    def random_uniform(self, like: ir.Value) -> ir.Value:
+        if not self.random_inputs:
+            return self.op.RandomUniformLike(like)
+        self.random[self._name()] = self.op.input(f"{self._name()}/random0", self.op.shape(like))
+        return self.random[self._name()]
+
+    def state(self, index: int, shape: Sequence[Dim]) -> None:
+        """A model remembers nothing: every run starts with zeros."""
+
+    def keep(self, index: int, value: ir.Value) -> None:
+        """Nor does it leave anything to the next run."""
+
+    def _name(self) -> str:
+        return self.net.spec.layers[self._index].name
+
+    # Names ----------------------------------------------------------------------------------------------------------
+
+    def _name_results(self) -> None:
+        named: set[ir.Value] = set(self.op.graph.inputs)
+        for blob, values in self.results.items():
+            for number, value in enumerate(values, start=1):
+                if value in named:
+                    continue  # another blob's result
+                named.add(value)
+                is_plain = number == len(values) and values[0] not in self.op.graph.inputs
+                self.op.rename(value, blob if is_plain or len(values) == 1 else f"{blob}@{number}")
+
+    # What may be an output of the model ------------------------------------------------------------------------------
+
+    def blob(self, top: str) -> str:
+        """The blob that a split top is a copy of; any other top is its own."""
+        return self._split_from.get(top, top)
+
+    def net_outputs(self) -> list[str]:
+        return list(dict.fromkeys(self.blob(top) for top in self.net.outputs))
+
+    def computed(self, blobs: Iterable[str]) -> dict[str, Named]:
+        """``data/<blob>`` → its last result, without the blobs that the model is just fed."""
+        found = {}
+        for blob in blobs:
+            value = self.results[blob][-1]
+            if value is not self.inputs.get(blob):
+                # of a blob that is fed, the graph input has the plain name
+                found[f"data/{blob}"] = Named(value.name if blob in self.inputs else blob, value)
+        return found
+
+    def updates(self) -> dict[str, Named]:
+        """``param_after/<layer>/<i>`` → what the forward pass leaves in that stored blob."""
+        return {f"param_after/{name}": Named(f"{name}.after", value) for name, value in self._updates.items()}
+
+
+def _batch_size(net: Net) -> int | None:
+    """The first dim of the first blob that the net is fed."""
+    for spec in net.spec.layers:
+        if not spec.bottoms and spec.tops and net.blobs[spec.tops[0]].shape:
+            return net.blobs[spec.tops[0]].shape[0]
+    return None
+
+
+def _export_error(spec: LayerSpec, text: str) -> ExportError:
+    return ExportError(str(spec.error(text)))
