@@ -73,12 +73,6 @@ class Builder:
         inner._names, inner._reserved = self._names, self._reserved
         return inner
 
-    def inner(self, name: str) -> Builder:
-        """A builder for the body of a Loop: its names are none of this graph's."""
-        inner = Builder(self.opset, self.float_type, self.unique_name(name))
-        inner._names = self._names
-        return inner
-
     def input(self, name: str, shape: Sequence[Dim], dtype: np.typing.DTypeLike | None = None) -> ir.Value:
         """A graph input of that name."""
         value = ir.val(self._claim(name), _ir_type(dtype or self.float_type), ir.Shape(shape))
@@ -181,10 +175,6 @@ class Builder:
         return values
 
     def _infer(self, schema: onnx.defs.OpSchema, node: ir.Node) -> None:
-        if node.op_type == "Loop":
-            for before, output in zip(node.inputs[2:], node.outputs, strict=True):
-                output.dtype, output.shape = before.dtype, before.shape
-            return
         if node.op_type == "Loop":
             for before, output in zip(node.inputs[2:], node.outputs, strict=True):
                 output.dtype, output.shape = before.dtype, before.shape
