@@ -267,7 +267,6 @@ class Builder:
         if tuple(dims) == source:
             return value
         dims = _resolve(source, dims)
-        symbolic = [dim for dim in dims if isinstance(dim, str)]
         target: list[int] = []
         for axis, dim in enumerate(dims):
             if isinstance(dim, int):
@@ -277,7 +276,9 @@ class Builder:
             else:
                 target.append(-1)
         if target.count(-1) > 1 or (0 in target and 0 in dims):
-            parts = [self.dims(value, [source.index(d)]) if d in symbolic else self.constant([d]) for d in dims]
+            # a symbolic dim that the source has not is what -1 stands for
+            known = [d if isinstance(d, int) or d in source else -1 for d in dims]
+            parts = [self.constant([d]) if isinstance(d, int) else self.dims(value, [source.index(d)]) for d in known]
             result = self.Reshape(value, self.Concat(*parts, axis=0))
         else:
             result = self.Reshape(value, self.constant(target, np.int64), allowzero=int(0 in dims) or None)
