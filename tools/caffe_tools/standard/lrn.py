@@ -36,6 +36,10 @@ def lrn(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
         raise layer.error(f"local_size {p.local_size} must be odd")
     if len(shape) != 4:
         raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: LRN takes 4 axes")
+    if p.alpha < 0 or p.beta < 0:
+        raise layer.error(f"alpha {p.alpha:g} and beta {p.beta:g} must be 0 or more: others are not covered")
+    if p.alpha == 0 or p.beta == 0:  # ONNX Runtime's LRN takes neither
+        return op.Mul(x, p.k**-p.beta if p.norm_region == "ACROSS_CHANNELS" else 1.0)
     if p.norm_region == "ACROSS_CHANNELS":
         return op.LRN(x, size=p.local_size, alpha=p.alpha, beta=p.beta, bias=p.k)
     pad = (p.local_size - 1) // 2
