@@ -35,8 +35,9 @@ def diffs_of(net: Net, **top_diffs: np.ndarray) -> dict[str, np.ndarray]:
 
 def exported_tops(net: Net, feeds: dict[str, np.ndarray], dynamic_batch: bool = True) -> dict[str, np.ndarray]:
     """What the exported model computes from ``feeds``, whose batch size may be another than the net's."""
-    model = export(net, ExportOptions(dynamic_batch=dynamic_batch)).model
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    wanted = {value.name for value in session.get_inputs()}
-    values = session.run(None, {name: np.asarray(a, np.float32) for name, a in feeds.items() if name in wanted})
-    return dict(zip((output.name for output in session.get_outputs()), values, strict=True))
+    exported = export(net, ExportOptions(dynamic_batch=dynamic_batch))
+    session = onnxruntime.InferenceSession(exported.model.SerializeToString())
+    wanted = {key.removeprefix("in/"): name for key, name in exported.inputs.items()}
+    values = {wanted[blob]: np.asarray(array, np.float32) for blob, array in feeds.items() if blob in wanted}
+    names = {key.removeprefix("data/"): name for key, name in exported.outputs.items()}
+    return dict(zip(names, session.run(list(names.values()), values), strict=True))
