@@ -53,6 +53,7 @@ def sigmoid(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
 
 @layer_type("TanH", tanh_param={"engine": ENGINE})
 def tanh(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """The hyperbolic tangent."""
     return op.Tanh(x)
 
 
@@ -73,6 +74,7 @@ def power(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
 
 @layer_type("Softmax", softmax_param={"engine": ENGINE, "axis": Int(1)})
 def softmax(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """exp(x) / Σ exp(x), summed along ``axis``."""
     return op.Softmax(x, axis=layer.axis(layer.softmax_param.axis, x))
 
 

@@ -19,6 +19,7 @@ from caffe_tools.standard.registry import Layer, dims_text, layer_type
 
 @layer_type("Concat", bottoms=(1, None), concat_param={"axis": Int(1), "concat_dim": UInt(1)})
 def concat(op: Builder, layer: Layer, *bottoms: ir.Value) -> ir.Value:
+    """The bottoms one behind the other along ``axis``."""
     p, first = layer.concat_param, op.shape(bottoms[0])
     if {"axis", "concat_dim"} <= p.given:
         raise layer.error("give axis or the older concat_dim, not both")
@@ -106,4 +107,5 @@ def reshape(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
 
 @layer_type("Silence", bottoms=(1, None), tops=0)
 def silence(op: Builder, layer: Layer, *bottoms: ir.Value) -> tuple[ir.Value, ...]:
+    """Nothing: it keeps its bottoms from being outputs of the net."""
     return ()
