@@ -1,10 +1,15 @@
-"""``caffe-layers layers``: the layers that there are, with every parameter and its default."""
+"""``caffe-layers layers``: the layers that there are, with every parameter and its default.
+
+``python -m caffe_tools.catalogue PAGE.md`` writes the table of the standard layers between its two marks in the page.
+"""
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -17,6 +22,8 @@ from caffe_tools.errors import CaffeToolsError
 from caffe_tools.fields import Field
 
 PLUGINS = 'plug-in layers (type: "Python", module: "caffe_layers")'
+TABLE_MARKS = ("<!-- the table of layers: python -m caffe_tools.catalogue PAGE.md writes it -->", "<!-- its end -->")
+"""What stands around the table in a page."""
 
 
 def print_all(console: Console) -> None:
@@ -76,3 +83,37 @@ def _add_fields(table: Table, fields: Mapping[str, Field], indent: str) -> None:
 
 def _first_line(thing: object) -> str:
     return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def markdown_table() -> str:
+    """The standard layer types as a table in Markdown: what each computes, the fields it takes, and notes."""
+    lines = ["| type | computes | fields | notes |", "|---|---|---|---|"]
+    known = {f"Python: {kind.name}": kind for kind in standard.PYTHON_TYPES.values()}
+    for name, kind in [*sorted(standard.TYPES.items()), *sorted(known.items())]:
+        first, _, rest = (inspect.getdoc(kind.function) or "").partition("\n\n")
+        cells = [name, first, _markdown_fields(kind), rest]
+        lines.append("| " + " | ".join(_markdown_cell(cell) for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _markdown_fields(kind: standard.LayerType) -> str:
+    messages = {message: fields for message, fields in kind.messages.items() if message != "python_param"}
+    return "; ".join(f"``{message}``: {', '.join(fields)}" for message, fields in messages.items())
+
+
+def _markdown_cell(text: str) -> str:
+    return " ".join(text.replace("``", "`").replace("|", "\\|").split())
+
+
+def write_table(page: Path) -> None:
+    """Put the table as it is now between its marks in ``page``; CaffeToolsError where the page has none."""
+    start, end = TABLE_MARKS
+    before, found_start, rest = page.read_text(encoding="utf-8").partition(start)
+    _, found_end, after = rest.partition(end)
+    if not found_start or not found_end:
+        raise CaffeToolsError(f"{page} has no place for the table: no line {start} with {end} after it")
+    page.write_text(f"{before}{start}\n\n{markdown_table()}\n\n{end}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_table(Path(sys.argv[1]))
