@@ -83,7 +83,7 @@ def data(layer: Layer) -> list[Source]:
 @layer_type(
     "ImageData",
     bottoms=0,
-    tops=(1, 2),
+    tops=2,
     is_source=True,
     transform_param=TRANSFORM_PARAM,
     image_data_param={

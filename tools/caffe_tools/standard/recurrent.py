@@ -107,7 +107,8 @@ def _split_bottoms(
     expect_shape(layer, 1, op.shape(cont), shape[:2], "it tells for each step and stream whether the stream goes on")
     static = others[0] if len(others) > exposed else None
     if static is not None:
-        expect_shape(layer, 2, op.shape(static)[:1], shape[1:2], "it holds one item for each stream")
+        wanted = (shape[1], *op.shape(static)[1:])
+        expect_shape(layer, 2, op.shape(static), wanted, "it holds one item for each stream")
     state_shape = (1, shape[1], p.num_output)
     if not exposed:
         kept = [layer.state(index, (shape[1], p.num_output)) for index in range(len(names))]

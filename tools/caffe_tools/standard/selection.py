@@ -76,10 +76,11 @@ def filter_(op: Builder, layer: Layer, *bottoms: ir.Value) -> tuple[ir.Value, ..
     if layer.top_count != len(blobs):
         raise layer.error(f"it has {layer.top_count} tops and {len(bottoms)} bottoms: give a top for each but the last")
     items = op.shape(selector)[:1]
-    expect_shape(layer, len(blobs), op.shape(selector), [*items, *[1] * (len(op.shape(selector)) - 1)],
-                 "the selector has one element for each item")  # fmt: skip
+    ones = [1] * (len(op.shape(selector)) - 1)
+    expect_shape(layer, len(blobs), op.shape(selector), (*items, *ones), "the selector has one element for each item")
     for index, x in enumerate(blobs):
-        expect_shape(layer, index, op.shape(x)[:1], items, "it has one item for each element of the selector")
+        wanted = (*items, *op.shape(x)[1:])
+        expect_shape(layer, index, op.shape(x), wanted, "it has one item for each element of the selector")
     flat = op.reshape(selector, [-1]) if len(op.shape(selector)) != 1 else selector
     kept = op.Squeeze(op.NonZero(flat), [0])
     return tuple(op.Gather(x, kept, axis=0) for x in blobs)
