@@ -52,6 +52,8 @@ CASES = {
     "ReduceLogSumExp": (lambda op, a: op.ReduceLogSumExp(a, [1], keepdims=1), [(2, 3)]),
     "ReduceMax": (lambda op, a: op.ReduceMax(a, [1], keepdims=0), [(3, 4)]),
     "ReduceMin": (lambda op, a: op.ReduceMin(a, keepdims=0), [(3, 4)]),
+    "CumSum": (lambda op, a: op.CumSum(a, 1), [(2, 4)]),
+    "CumSum, exclusive and from the end": (lambda op, a: op.CumSum(a, 0, exclusive=1, reverse=1), [(4, 2)]),
     "MatMul": (lambda op, a, b: op.MatMul(a, b), [(2, 3), (3, 4)]),
     "MatMul in batches": (lambda op, a, b: op.MatMul(a, b), [(5, 2, 3), (3, 4)]),
     "MatMul of vectors": (lambda op, a, b: op.MatMul(a, b), [(3,), (3,)]),

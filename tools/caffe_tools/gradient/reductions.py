@@ -1,4 +1,4 @@
-"""Gradients of the reductions."""
+"""Gradients of the reductions, and of CumSum."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from caffe_tools.gradient.rules import RULES, NodeGradient
+from caffe_tools.gradient.rules import RULES, NodeGradient, rule
 
 
 def _reduced_axes(n: NodeGradient) -> list[int] | None:
@@ -81,3 +81,11 @@ def _reduce_extremum(n: NodeGradient) -> ir.Value:
 
 reduction("ReduceMax", _reduce_extremum)
 reduction("ReduceMin", _reduce_extremum)
+
+
+@rule("CumSum")
+def cumulative_sum(n: NodeGradient, index: int) -> ir.Value:
+    """The sum of dy from the other end."""
+    if index != 0:
+        raise n.error("its axis has none")
+    return n.op.CumSum(n.dy, n.x[1], exclusive=n.attribute("exclusive", 0), reverse=1 - n.attribute("reverse", 0))

@@ -199,7 +199,7 @@ def check_form(spec: LayerSpec, kind: LayerType) -> None:
 
     Other fields that no Caffe knows are those of a fork, and let pass.
     """
-    known = {name for type_ in TYPES.values() for name in type_.messages} | set(LAYER)
+    known = {name for type_ in TYPES.values() for name in type_.messages} | set(kind.messages) | set(LAYER)
     for name in spec.message.names():
         meant = difflib.get_close_matches(name, [*kind.messages, *LAYER], n=1, cutoff=0.85)
         if name not in known and meant:
