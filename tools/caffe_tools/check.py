@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from caffe_tools.compare import ATOL, RTOL, CheckResult, compare
 from caffe_tools.errors import NetError
 from caffe_tools.export import Exported, ExportOptions, export
 from caffe_tools.net import Net
+from caffe_tools.python_layer import PythonLayer
 from caffe_tools.session import make_session, run
 from caffe_tools.standard_layer import StandardLayer
 
@@ -28,6 +29,7 @@ class Run:
 
     arrays: dict[str, np.ndarray]
     layers: dict[str, str]
+    notes: list[str] = field(default_factory=list)
 
 
 def check(
@@ -58,7 +60,7 @@ def check(
     if against is not None and training:
         _add_idle_diffs(net, layers, against)
     onnx = run_exported(exported, fed, layers)
-    notes = _notes(net)
+    notes = layers.notes + _notes(net)
 
     def compared(reference: str, expected: Mapping[str, np.ndarray], name: str, found: Run) -> CheckResult:
         rows = compare(expected, found.arrays, layers.layers, rtol, atol)
@@ -83,10 +85,13 @@ def run_layers(net: Net, training: bool, progress: Progress = lambda text: None)
     """
     fed: dict[str, np.ndarray] = {}
     names: dict[str, str] = {}
+    notes: list[str] = []
     stored = {key: blob.data.copy() for key, blob in _stored_blobs(net).items()}
     for index, spec in enumerate(net.spec.layers):
         progress(f"forward {spec.name}")
-        net._forward(index, index)
+        for bottom in _forward_layer(net, index):
+            notes.append(f"layer {spec.name!r} writes into its bottom {bottom!r}, which Caffe's layers never do")
+            names[f"data/{bottom}"] = spec.name
         if not spec.bottoms:
             fed |= {top: net.blobs[top].data.copy() for top in spec.tops}
         layer = net.layers[index]
@@ -109,7 +114,16 @@ def run_layers(net: Net, training: bool, progress: Progress = lambda text: None)
         if not has_loss(net):
             fed |= {f"{name}.diff": net.blobs[name].diff.copy() for name in net.outputs}
         arrays |= _run_backward(net, names, splits, progress)
-    return Run(arrays, names), fed
+    return Run(arrays, names, notes), fed
+
+
+def _forward_layer(net: Net, index: int) -> list[str]:
+    """Run a layer forward; the bottoms that its Python code changed though they are none of its tops."""
+    spec = net.spec.layers[index]
+    read_only = [name for name in dict.fromkeys(spec.bottoms) if name not in spec.tops]
+    before = {name: net.blobs[name].data.copy() for name in read_only if isinstance(net.layers[index], PythonLayer)}
+    net._forward(index, index)
+    return [name for name, data in before.items() if not np.array_equal(data, net.blobs[name].data, equal_nan=True)]
 
 
 def _stored_blobs(net: Net) -> dict[tuple[str, int], Blob]:
@@ -198,17 +212,19 @@ def _key_in_fed(key: str) -> str:
 
 
 def _notes(net: Net) -> list[str]:
-    if net.phase != "TRAIN" or any(any(weights) for weights in net.loss_weights):
+    if net.phase != "TRAIN" or any(net.backward_need.layers):
         return []
-    for spec in net.spec.layers:
-        if spec.type == "Python" and spec.tops and spec.tops[0] in net.outputs and len(spec.bottoms) > 1:
-            return [
-                "no gradient was checked: no top has a loss_weight, and Caffe gives a Python layer none by itself;"
-                f" give layer {spec.name!r} loss_weight: 1"
-            ]
-    if any(net.backward_need.layers):
-        return []
-    return ["no gradient was checked: the net has no loss; with force_backward: true it needs none"]
+    if not any(any(weights) for weights in net.loss_weights):
+        for spec in net.spec.layers:
+            if spec.type == "Python" and spec.tops and spec.tops[0] in net.outputs and len(spec.bottoms) > 1:
+                return [
+                    "no gradient was checked: no top has a loss_weight, and Caffe gives a Python layer none by itself;"
+                    f" give layer {spec.name!r} loss_weight: 1"
+                ]
+    return [
+        "no gradient was checked: no learnable blob lies under a loss; force_backward: true asks for the gradients all"
+        " the same"
+    ]
 
 
 def _notes_against(net: Net, layers: Run, against: Mapping[str, np.ndarray], name: str) -> list[str]:

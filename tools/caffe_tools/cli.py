@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import numpy as np
 
 from caffe_layers.layer import LayerError
 from caffe_tools import commands
-from caffe_tools.commands import AGREES, BAD_INPUT
+from caffe_tools.commands import BAD_INPUT
 from caffe_tools.compare import ATOL, RTOL
 from caffe_tools.errors import CaffeToolsError
 from caffe_tools.graph import OPSET
@@ -36,13 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("caffe-layers: out of memory: the net's blobs do not fit", file=sys.stderr)
     except BrokenPipeError:  # the reader of the output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return AGREES
+        return 128 + signal.SIGPIPE
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         print(f"caffe-layers: {name}{error.strerror or error}", file=sys.stderr)
+    except SystemExit as end:
+        print(f"caffe-layers: the code of a Python layer ends the program: {_one_line(end)}", file=sys.stderr)
     except KeyboardInterrupt:
         print("caffe-layers: interrupted", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
     return BAD_INPUT
 
 

@@ -120,17 +120,24 @@ class ForwardGraph:
         with self.op.layer(spec.name), layer.naming():
             tops = instance.onnx(self.op, *bottoms)
         tops = tops if isinstance(tops, (tuple, list)) else (tops,)
-        if len(tops) != len(spec.tops):
-            raise _export_error(spec, f"{cls.__name__}.onnx() gives {len(tops)} tops, the net has {len(spec.tops)}")
-        for top in tops:
-            if not isinstance(top, ir.Value):
-                raise _export_error(
-                    spec, f"{cls.__name__}.onnx() gives a {type(top).__name__}, not a value such as op.Relu(x) returns"
-                )
+        self._check_tops(spec, f"{cls.__name__}.onnx()", tops)
         self.functions[spec.name] = LayerFunction(
             cls.__module__.split(".")[0], cls.__name__.removesuffix("Layer"), getattr(instance, "params", {})
         )
         return tops
+
+    def _check_tops(self, spec: LayerSpec, what: str, tops: Sequence[object]) -> None:
+        if len(tops) != len(spec.tops):
+            raise _export_error(spec, f"{what} gives {len(tops)} tops, the net has {len(spec.tops)}")
+        for name, top in zip(spec.tops, tops, strict=True):
+            if not isinstance(top, ir.Value):
+                raise _export_error(spec, f"{what} gives a {type(top).__name__}, not a value as op.Relu(x) returns")
+            if top.dtype != ir.DataType.FLOAT:
+                raise _export_error(spec, f"{what} gives top {name!r} as {top.dtype}, blobs are FLOAT: use op.cast")
+            shape, wanted = self.op.shape(top), self.net.blobs[name].shape
+            fits = [isinstance(dim, str) or dim == want for dim, want in zip(shape, wanted, strict=False)]
+            if len(shape) != len(wanted) or not all(fits):
+                raise _export_error(spec, f"{what} gives top {name!r} the shape {shape}, its reshape() {wanted}")
 
     # What a standard layer asks of its host -------------------------------------------------------------------------
 

@@ -39,9 +39,15 @@ th, td { padding: 2px 10px; border-bottom: 1px solid #ddd; text-align: left; whi
 </style></head><body>"""
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line to end without a word (rich would exit with 1, which says "disagrees")."""
+        raise BrokenPipeError
+
+
 def make_console() -> Console:
     """The console of standard output: coloured on a terminal, plain and wide enough in a pipe."""
-    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    return _Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
 
 
 def print_check(console: Console, results: Sequence[CheckResult]) -> None:
@@ -56,8 +62,8 @@ def print_check(console: Console, results: Sequence[CheckResult]) -> None:
             table.add_row(*map(Text, cells), Text(outcome, style=style))
         console.print(table)
         for note in result.notes:
-            console.print(Text(f"note: {note}"))
-        console.print(Text(_verdict(result), style="green" if result.agrees else "bold red"))
+            console.print(Text(f"note: {note}"), soft_wrap=True)
+        console.print(Text(_verdict(result), style="green" if result.agrees else "bold red"), soft_wrap=True)
 
 
 def check_as_html(results: Sequence[CheckResult]) -> str:

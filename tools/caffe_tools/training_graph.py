@@ -29,7 +29,10 @@ class TrainingGraph:
         self._seeds = self._make_seeds()
 
     def diffs(self, of_inputs: bool, of_all_blobs: bool) -> dict[str, Named]:
-        """``pdiff/<layer>/<i>`` of every learnable blob (zeros where no gradient reaches it), and ``diff/<blob>``."""
+        """``pdiff/<layer>/<i>`` of every learnable blob, and ``diff/<blob>``.
+
+        Learnable blobs, and inputs of the model ``of_inputs``, have zeros where no gradient reaches them.
+        """
         forward, op = self.forward, self.forward.op
         wanted = {f"pdiff/{name}": value for name, value in forward.parameters.items()}
         if of_inputs or of_all_blobs:
@@ -39,7 +42,7 @@ class TrainingGraph:
             wanted |= {f"diff/{blob}": values[0] for blob, values in forward.results.items()}
         found = {}
         for (key, value), diff in zip(wanted.items(), gradients(op, self._seeds, list(wanted.values())), strict=True):
-            if diff is None and key.startswith("pdiff/"):
+            if diff is None and (key.startswith("pdiff/") or (of_inputs and _is_used_input(value))):
                 diff = op.zeros(value)
             is_fed = diff is not None and diff is self.top_diffs.get(key.removeprefix("diff/"))
             if diff is not None and not is_fed:
@@ -63,3 +66,7 @@ class TrainingGraph:
                     diff = self.top_diffs[blob] = op.input(f"{name}.diff", op.shape(value))
                     seeds[value] = op.Add(seeds[value], diff) if value in seeds else diff
         return seeds
+
+
+def _is_used_input(value: ir.Value) -> bool:
+    return value.producer() is None and bool(value.uses())
