@@ -5,6 +5,7 @@ import pytest
 from nets import dims, inputs, layer, net_of
 from one_layer import exported_tops
 
+from caffe_tools.cli import main
 from caffe_tools.errors import NetError
 
 
@@ -78,6 +79,16 @@ def test_a_net_over_a_database_runs_and_learns():
     net.forward(data=np.ones((2, 3, 3, 3)), label=[1, 2])
     net.backward()
     np.testing.assert_allclose(net.params["ip"][1].diff, [0.25, -0.25, -0.25, 0.25])
+
+
+def test_the_command_line_takes_a_database_with_the_arrays_it_would_hold(tmp_path, capsys):
+    net, arrays = tmp_path / "net.prototxt", tmp_path / "arrays.npz"
+    net.write_text(layer("Data", "source", "", "data", "data_param { batch_size: 2 }") + layer("LRN", "n", "data", "y"))
+    np.savez(arrays, **{"in/data": np.ones((3, 4, 5, 6))})
+    assert main(["check", str(net)]) == 2
+    assert "does not tell the shape of its top 'data'" in capsys.readouterr().err
+    assert main(["check", str(net), "--inputs", str(arrays)]) == 0
+    assert "3×4×5×6" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -114,10 +114,17 @@ def _load_net(options: argparse.Namespace, default_phase: str | None = None) -> 
     message = prototxt.load(options.net)
     _refuse_solver(message, options.net)
     phase = options.phase or default_phase or _natural_phase(message, state)
+    arrays = load_arrays(options.inputs) if options.inputs else {}
     net = Net(
-        options.net, phase, weights=options.weights, allow_modules=options.allow_module, seed=options.seed, **state
+        options.net,
+        phase,
+        weights=options.weights,
+        allow_modules=options.allow_module,
+        input_shapes={key.removeprefix("in/"): array.shape for key, array in arrays.items() if key.startswith("in/")},
+        seed=options.seed,
+        **state,
     )
-    fed = feed(net, load_arrays(options.inputs) if options.inputs else {}, options.inputs or "")
+    fed = feed(net, arrays, options.inputs or "")
     draw_inputs(net, fed, options.seed)
     return net
 
