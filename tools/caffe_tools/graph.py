@@ -62,6 +62,26 @@ class Builder:
         self._constants: dict[tuple, ir.Value] = {}
         self._constant_values: set[ir.Value] = set()
 
+    @classmethod
+    def over(cls, graph: ir.Graph, float_type: np.typing.DTypeLike = np.float32) -> Builder:
+        """A builder that goes on with ``graph``, in its opset: what it adds gets names that are free there.
+
+        Dims that the graph leaves unnamed get names, so that no two of them count as equal.
+        """
+        op = cls(graph.opset_imports[""], float_type)
+        op.graph = graph
+        nodes = list(graph.all_nodes())
+        values = [*graph.inputs, *graph.initializers.values(), *(output for node in nodes for output in node.outputs)]
+        op._names.update(value.name for value in values if value.name)
+        for node in nodes:
+            node.name = op.unique_name(node.name or node.op_type)
+        for value in values:
+            if value.shape is not None and any(dim is None or dim == ir.SymbolicDim(None) for dim in value.shape):
+                open_ = f"{value.name}.dim"
+                dims = [d if isinstance(d, int) or d.value else f"{open_}{i}" for i, d in enumerate(value.shape)]
+                value.shape = ir.Shape(dims)
+        return op
+
     def reserve(self, names: Iterable[str]) -> None:
         """Keep these names for the inputs and values that are given them (``input``, ``rename``): whatever else would
         have one gets it with a number."""
@@ -184,6 +204,8 @@ class Builder:
         for value in node.inputs:
             if value is None:
                 continue
+            if value.shape is None or value.dtype is None:
+                raise GraphError(f"{node.op_type} cannot take {value.name!r}: its dtype or rank cannot be told")
             types[value.name] = _type_proto(value)
             constant = value.const_value
             if constant is not None and constant.size <= _LARGEST_INFERRED_CONSTANT:

@@ -48,7 +48,7 @@ def _values_that_depend_on(op: Builder, by: Sequence[ir.Value]) -> set[ir.Value]
         if node.op_type in NOT_DIFFERENTIABLE:
             continue
         for output in node.outputs:
-            sources = tops_of[output].bottoms if output in tops_of else node.inputs
+            sources = tops_of[output].bottoms if output in tops_of else (*node.inputs, *_captured(node))
             if _is_float(output) and any(source in depends for source in sources if source is not None):
                 depends.add(output)
     return depends
@@ -78,7 +78,7 @@ def _node_gradient(op: Builder, node: ir.Node, depends: set[ir.Value], diffs: di
     if all(diff is None for diff in output_diffs):
         return
     wanted = [index for index, value in enumerate(node.inputs) if value is not None and value in depends]
-    if not wanted:
+    if not wanted and not any(value in depends for value in _captured(node)):
         return
     rule = RULES.get(node.op_type) if node.domain == "" else None
     if rule is None:
@@ -90,6 +90,13 @@ def _node_gradient(op: Builder, node: ir.Node, depends: set[ir.Value], diffs: di
         diff = rule(view, index)
         if diff is not None:
             _add(op, diffs, node.inputs[index], diff)
+
+
+def _captured(node: ir.Node) -> list[ir.Value]:
+    """The values from outside that the graphs within a node (If, Loop, Scan) use without having them as inputs."""
+    graphs = [attribute.value for attribute in node.attributes.values() if attribute.type == ir.AttributeType.GRAPH]
+    used = [value for graph in graphs for inner in graph.all_nodes() for value in inner.inputs if value is not None]
+    return [value for value in used if value.graph is node.graph]
 
 
 def _add(op: Builder, diffs: dict[ir.Value, ir.Value], value: ir.Value, diff: ir.Value) -> None:
