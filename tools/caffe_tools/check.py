@@ -191,9 +191,7 @@ def _add_idle_diffs(net: Net, layers: Run, against: Mapping[str, np.ndarray]) ->
 
 def run_exported(exported: Exported, fed: Mapping[str, np.ndarray], layers: Run) -> Run:
     """The exported model in ONNX Runtime: of the arrays that ``layers`` has, those that the model gives."""
-    session = make_session(exported.model)
-    wanted = {value.name for value in session.get_inputs()}
-    feeds = {name: fed[_key_in_fed(key)] for key, name in exported.inputs.items() if name in wanted}
+    session, feeds = make_session(exported.model), model_feeds(exported, fed)
     names = [exported.outputs[key] for key in layers.arrays if key in exported.outputs]
     results = dict(zip(names, run(session, names, feeds, "the exported model"), strict=True)) if names else {}
     arrays = {}
@@ -206,9 +204,15 @@ def run_exported(exported: Exported, fed: Mapping[str, np.ndarray], layers: Run)
     return Run(arrays, layers.layers)
 
 
-def _key_in_fed(key: str) -> str:
-    kind, _, name = key.partition("/")
-    return {"in": name, "random": f"{name}/random0", "top_diff": f"{name}.diff"}[kind]
+def model_feeds(exported: Exported, fed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What ``run_layers`` says the model must be fed, by the names of the model's inputs."""
+    wanted = {value.name for value in exported.model.graph.input}
+    feeds = {}
+    for key, name in exported.inputs.items():
+        kind, _, of = key.partition("/")
+        if name in wanted:
+            feeds[name] = fed[{"in": of, "random": f"{of}/random0", "top_diff": f"{of}.diff"}[kind]]
+    return feeds
 
 
 def _notes(net: Net) -> list[str]:
