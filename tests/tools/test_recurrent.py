@@ -1,11 +1,13 @@
 """LSTM and RNN against their recurrences, with x_static, exposed states, and states kept between forward passes."""
 
 import numpy as np
+import onnxruntime
 import pytest
 from nets import inputs, layer, net_of
 from open_dims import tops_with_open_dims
 
 from caffe_tools.errors import NetError
+from caffe_tools.export import ExportOptions, export
 
 T, N, D = 3, 2, 4
 
@@ -154,13 +156,31 @@ def test_another_number_of_streams_starts_with_zeros():
 
 @pytest.mark.parametrize("type_", ORACLES)
 @pytest.mark.parametrize("exposed", [False, True])
-def test_the_number_of_streams_may_be_open(type_, exposed):
+@pytest.mark.parametrize("steps", [T, "steps"])
+def test_the_number_of_streams_may_be_open_and_that_of_steps(type_, exposed, steps):
     arrays = arrays_for(type_, static=True, exposed=exposed)
     net = net_over(type_, arrays)
-    dims = {"x": (T, "streams", 2, 3), "cont": (T, "streams"), "static": ("streams", 5)}
+    dims = {"x": (steps, "streams", 2, 3), "cont": (steps, "streams"), "static": ("streams", 5)}
     dims |= {name: (1, "streams", D) for name in "hc"}
-    found, *_ = tops_with_open_dims(net, {name: dims[name] for name in arrays}, arrays)
-    np.testing.assert_allclose(found, wanted_of(type_, net, arrays)[0], rtol=1e-5, atol=1e-6)
+    found = tops_with_open_dims(net, {name: dims[name] for name in arrays}, arrays)
+    y, *states = wanted_of(type_, net, arrays)
+    for top, wanted in zip(found, [y, *(state[None] for state in states)], strict=False):
+        np.testing.assert_allclose(top, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("type_", ORACLES)
+def test_a_training_model_takes_any_number_of_steps(type_):
+    arrays = arrays_for(type_)
+    net = net_over(type_, {"x": arrays["x"][:2], "cont": arrays["cont"][:2]})
+    model = export(net, ExportOptions(training=True, input_gradients=True, dynamic_batch=True)).model
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    feeds = arrays | {"y.diff": np.random.default_rng(7).normal(size=(T, N, D))}
+    found = session.run(["y", "x.diff", "it/0.diff", "it/2.diff"], {k: v.astype(np.float32) for k, v in feeds.items()})
+    whole = net_over(type_, arrays)
+    wanted = [whole.forward(**arrays)["y"], whole.backward(y=feeds["y.diff"])["x"]]
+    wanted += [whole.params["it"][index].diff for index in (0, 2)]
+    for have, want in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +188,7 @@ def test_the_number_of_streams_may_be_open(type_, exposed):
     [
         ({"x": (3, 2, 4), "cont": (3, 2)}, "", "num_output is missing or 0"),
         ({"x": (3, 2), "cont": (3, 2)}, "num_output: 2", "has the shape 3×2: it must be steps × streams × …"),
-        ({"x": (0, 2, 4), "cont": (0, 2)}, "num_output: 2", "the number of steps, .* must be .* 1 or more, not 0"),
+        ({"x": (0, 2, 4), "cont": (0, 2)}, "num_output: 2", "has the shape 0×2×4: it must have 1 step or more"),
         ({"x": (3, 2, 4), "cont": (2, 3)}, "num_output: 2", "'cont' has the shape 2×3, but must have 3×2"),
         ({"x": (3, 2, 4), "cont": (3, 2), "s": (3, 4)}, "num_output: 2", "'s' has the shape 3×4, but must have 2×4"),
         (

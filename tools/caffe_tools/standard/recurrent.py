@@ -1,4 +1,4 @@
-"""LSTM and RNN: Caffe's recurrent layers, unrolled over their time steps.
+"""LSTM and RNN: Caffe's recurrent layers.
 
 Bottoms: x (T × N × …, T steps of N streams), cont (T × N: 0 where a stream starts anew, 1 where it goes on), then
 x_static (N × …) where the layer has one, then with ``expose_hidden`` the state before the first step. Tops: the output
@@ -23,6 +23,7 @@ import onnx_ir as ir
 from caffe_tools.fields import Bool, Submessage, UInt
 from caffe_tools.fillers import FILLER
 from caffe_tools.graph import Builder
+from caffe_tools.scan import Step, Values, scan
 from caffe_tools.standard.registry import BINARY, Layer, dims_text, expect_shape, layer_type
 
 RECURRENT_PARAM = {
@@ -45,18 +46,19 @@ def lstm(op: Builder, layer: Layer, *bottoms: ir.Value) -> tuple[ir.Value, ...]:
     static, state = _split_bottoms(op, layer, bottoms, ("h", "c"))
     gates = _input_terms(op, layer, bottoms[0], static, 4 * outputs)
     recurrent = layer.parameter((4 * outputs, outputs), p.weight_filler)
-    hidden, cell = state
-    steps = []
-    for gate, cont in zip(_steps(op, gates), _continues(op, bottoms[1]), strict=True):
+
+    def step(op: Builder, items: Values, state: Sequence[ir.Value | None], weights: Values) -> tuple[ir.Value, Values]:
+        (gate, cont), (hidden, cell) = items, state
         if hidden is not None:
-            gate = op.Gemm(op.Mul(hidden, cont), recurrent, gate, transB=1)
+            gate = op.Gemm(op.Mul(hidden, cont), weights[0], gate, transB=1)
         sigmoids, candidate = op.Split(gate, [3 * outputs, outputs], axis=1, outputs=2)
         enter, forget, leave = op.Split(op.Sigmoid(sigmoids), [outputs] * 3, axis=1, outputs=3)
         entered = op.Mul(enter, op.Tanh(candidate))
         cell = entered if cell is None else op.Add(op.Mul(cont, op.Mul(forget, cell)), entered)
         hidden = op.Mul(leave, op.Tanh(cell))
-        steps.append(hidden)
-    return _tops(op, layer, steps, (hidden, cell))
+        return hidden, (hidden, cell)
+
+    return _over_steps(op, layer, gates, bottoms[1], state, [recurrent], step)
 
 
 @layer_type("RNN", bottoms=(2, 4), tops=(1, 2), labels={1: BINARY}, recurrent_param=RECURRENT_PARAM)
@@ -66,17 +68,19 @@ def rnn(op: Builder, layer: Layer, *bottoms: ir.Value) -> tuple[ir.Value, ...]:
     h' is h of the step before. Learnable blobs: W_x, b, W_static where there is x_static, W_h, W_o, b_o.
     """
     p, outputs = layer.recurrent_param, layer.recurrent_param.num_output
-    static, (hidden,) = _split_bottoms(op, layer, bottoms, ("h",))
+    static, state = _split_bottoms(op, layer, bottoms, ("h",))
     terms = _input_terms(op, layer, bottoms[0], static, outputs)
     recurrent = layer.parameter((outputs, outputs), p.weight_filler)
     weight, bias = layer.parameter((outputs, outputs), p.weight_filler), layer.parameter((outputs,), p.bias_filler)
-    steps = []
-    for term, cont in zip(_steps(op, terms), _continues(op, bottoms[1]), strict=True):
+
+    def step(op: Builder, items: Values, state: Sequence[ir.Value | None], weights: Values) -> tuple[ir.Value, Values]:
+        (term, cont), (hidden,), (recurrent, weight, bias) = items, state, weights
         if hidden is not None:
             term = op.Gemm(op.Mul(hidden, cont), recurrent, term, transB=1)
         hidden = op.Tanh(term)
-        steps.append(op.Tanh(op.Gemm(hidden, weight, bias, transB=1)))
-    return _tops(op, layer, steps, (hidden,))
+        return op.Tanh(op.Gemm(hidden, weight, bias, transB=1)), (hidden,)
+
+    return _over_steps(op, layer, terms, bottoms[1], state, [recurrent, weight, bias], step)
 
 
 def _split_bottoms(
@@ -99,10 +103,9 @@ def _split_bottoms(
         raise layer.error(
             f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: it must be steps × streams × …"
         )
-    if not isinstance(shape[0], int) or shape[0] < 1:
+    if shape[0] == 0:
         raise layer.error(
-            f"the number of steps, the first dim of bottom {layer.spec.bottoms[0]!r}, must be fixed and 1 or more, not"
-            f" {shape[0]}: the layer is unrolled over them; the number of streams, the second, may be open"
+            f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: it must have 1 step or more"
         )
     expect_shape(layer, 1, op.shape(cont), shape[:2], "it tells for each step and stream whether the stream goes on")
     static = others[0] if len(others) > exposed else None
@@ -141,26 +144,51 @@ def _size(layer: Layer, dims: Sequence) -> int:
     return math.prod(dims)
 
 
-def _steps(op: Builder, value: ir.Value) -> list[ir.Value]:
+def _over_steps(
+    op: Builder,
+    layer: Layer,
+    terms: ir.Value,
+    cont: ir.Value,
+    state: Sequence[ir.Value | None],
+    weights: Sequence[ir.Value],
+    step: Step,
+) -> tuple[ir.Value, ...]:
+    """The tops: the outputs of all steps as one blob, and the last state where it is exposed.
+
+    The steps are unrolled, which every runtime takes; where only the running graph knows their number, ONNX's Scan
+    goes over them.
+    """
+    goes_on = _without_gradient(op, op.Unsqueeze(cont, [2]), cont)
+    if isinstance(op.shape(terms)[0], int):
+        outputs = []
+        for term, going in zip(_split(op, terms), _split(op, goes_on), strict=True):
+            output, state = step(op, [term, going], state, weights)
+            outputs.append(op.Unsqueeze(output, [0]))
+        tops = op.Concat(*outputs, axis=0)
+    else:
+        if None in state:
+            state = [_zeros(op, terms, layer.recurrent_param.num_output)] * len(state)
+        tops, state = scan(op, [terms, goes_on], state, weights, step)
+    if layer.recurrent_param.expose_hidden:
+        return (tops, *(_without_gradient(op, op.Unsqueeze(value, [0]), value) for value in state))
+    for index, value in enumerate(state):
+        layer.keep(index, value)
+    return (tops,)
+
+
+def _split(op: Builder, value: ir.Value) -> list[ir.Value]:
     """T × N × … as T values N × …"""
     count = op.shape(value)[0]
     parts = op.Split(value, [1] * count, axis=0, outputs=count) if count > 1 else (value,)
     return [op.Squeeze(part, [0]) for part in parts]
 
 
-def _continues(op: Builder, cont: ir.Value) -> list[ir.Value]:
-    """For each step N × 1: 1 where the stream goes on, 0 where it starts anew."""
-    return _steps(op, _without_gradient(op, op.Unsqueeze(cont, [2]), cont))
-
-
-def _tops(op: Builder, layer: Layer, steps: Sequence[ir.Value], state: Sequence[ir.Value]) -> tuple[ir.Value, ...]:
-    """The outputs of all steps as one blob, and the last state where it is exposed."""
-    output = op.Concat(*(op.Unsqueeze(step, [0]) for step in steps), axis=0)
-    if layer.recurrent_param.expose_hidden:
-        return (output, *(_without_gradient(op, op.Unsqueeze(value, [0]), value) for value in state))
-    for index, value in enumerate(state):
-        layer.keep(index, value)
-    return (output,)
+def _zeros(op: Builder, terms: ir.Value, outputs: int) -> ir.Value:
+    """A state of zeros for the streams of ``terms``."""
+    shape = op.Concat(op.dims(terms, [1]), op.constant([outputs]), axis=0)
+    zeros = op.Expand(op.constant(0.0, terms.dtype.numpy()), shape)
+    zeros.shape = ir.Shape([op.shape(terms)[1], outputs])
+    return zeros
 
 
 def _without_gradient(op: Builder, y: ir.Value, x: ir.Value) -> ir.Value:
