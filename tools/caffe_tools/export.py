@@ -11,18 +11,20 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import onnx
 import onnx_ir as ir
 
+from caffe_tools import onnx_file
 from caffe_tools.errors import ExportError
 from caffe_tools.forward_graph import ForwardGraph, Named
 from caffe_tools.functions import LayerFunction, as_functions
 from caffe_tools.graph import OPSET, Builder
 from caffe_tools.net import Net
 from caffe_tools.session import IR_VERSION, newest_opset
+from caffe_tools.standard_layer import SourceLayer
 from caffe_tools.training_graph import TrainingGraph
-from caffe_tools.whole_file import whole_file
 
 
 @dataclass
@@ -32,18 +34,24 @@ class ExportOptions:
     training: the losses and the diff of every learnable blob, besides the forward pass.
     input_gradients: with training, the diffs of the inputs too.
     dynamic_batch: the first dim of the inputs that share it is the symbolic dim ``batch``.
+    dynamic_size: the last two dims of the first input are the symbolic dims ``height`` and ``width``.
+    fold: BatchNorm and Scale vanish into the convolution or InnerProduct before them (not with training or all_blobs).
     inline: plug-in layers are plain nodes, not ONNX functions.
     all_blobs: every blob is an output, and with training its diff (what ``check`` compares).
     random_inputs: the random numbers of Dropout are inputs ``layer/random0``, … instead of being drawn by the graph.
+    parameter_inputs: the learnable blobs are inputs ``layer/0``, … instead of being stored: what a solver changes.
     opset: the ONNX opset, from 18 to the newest that the installed ONNX Runtime takes.
     """
 
     training: bool = False
     input_gradients: bool = False
     dynamic_batch: bool = False
+    dynamic_size: bool = False
+    fold: bool = False
     inline: bool = False
     all_blobs: bool = False
     random_inputs: bool = False
+    parameter_inputs: bool = False
     opset: int = OPSET
 
 
@@ -51,15 +59,22 @@ class ExportOptions:
 class Exported:
     """The model, and the names that its inputs and outputs have in it, by the keys of an ``.npz``.
 
-    inputs: ``in/<blob>``, ``random/<layer>`` (with random_inputs) and ``top_diff/<blob>`` (for a net without a loss).
+    inputs: ``in/<blob>``, ``random/<layer>`` (with random_inputs), ``param/<layer>/<i>`` (with parameter_inputs; a shared
+    blob under its first layer) and ``top_diff/<blob>`` (for a net without a loss).
     Those that no output needs are no inputs of the model.
     outputs: ``data/<blob>``, ``diff/<blob>``, ``pdiff/<layer>/<i>`` and ``param_after/<layer>/<i>``. There is no
     ``data/`` for a blob that is just fed, and no ``diff/`` for one that no gradient reaches or whose diff is fed.
     """
 
-    model: onnx.ModelProto
+    graph: ir.Model
+    """The model around the net's own arrays; ``model`` has a copy of them."""
     inputs: dict[str, str]
     outputs: dict[str, str]
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The model with the weights that the net has when this is first asked for."""
+        return ir.to_proto(self.graph)
 
 
 def export(net: Net, options: ExportOptions | None = None) -> Exported:
@@ -72,17 +87,24 @@ def export(net: Net, options: ExportOptions | None = None) -> Exported:
     """
     options = options or ExportOptions()
     _check_opset(options.opset)
+    if options.fold and (options.training or options.all_blobs):
+        raise ExportError("fold goes with inference: a folded layer has no blob or gradient of its own")
     op = Builder(opset=options.opset, name=net.name or "net")
     forward = ForwardGraph(
         net,
         op,
         training=options.training,
         dynamic_batch=options.dynamic_batch,
+        dynamic_size=options.dynamic_size,
+        fold=options.fold,
         all_blobs=options.all_blobs,
         random_inputs=options.random_inputs,
+        parameter_inputs=options.parameter_inputs,
     )
     inputs = {f"in/{blob}": value for blob, value in forward.inputs.items()}
     inputs |= {f"random/{layer}": value for layer, value in forward.random.items()}
+    if options.parameter_inputs:
+        inputs |= {f"param/{name}": value for name, value in forward.parameters.items()}
     blobs = list(forward.results) if options.all_blobs else forward.net_outputs()
     outputs = forward.computed(blobs)
     if options.training:
@@ -98,7 +120,7 @@ def export(net: Net, options: ExportOptions | None = None) -> Exported:
             output_names[f"pdiff/{name}"] = output_names[f"pdiff/{owner}"]
     input_names = {key: value.name for key, value in inputs.items()}
     op.remove_unused()
-    return Exported(_model(op, {} if options.inline else forward.functions), input_names, output_names)
+    return Exported(_model(net, op, {} if options.inline else forward.functions), input_names, output_names)
 
 
 def _check_opset(opset: int) -> None:
@@ -109,21 +131,41 @@ def _check_opset(opset: int) -> None:
         )
 
 
-def _model(op: Builder, layers: Mapping[str, LayerFunction]) -> onnx.ModelProto:
+def _model(net: Net, op: Builder, layers: Mapping[str, LayerFunction]) -> ir.Model:
+    _say_where_from(net, op)
     functions = as_functions(op, layers)
     op.graph.sort()
     version = max(IR_VERSION, onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", op.opset)]))
-    model = ir.to_proto(ir.Model(op.graph, ir_version=version, functions=functions, producer_name="caffe-layers"))
-    if model.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF:
-        raise ExportError(f"the model has {model.ByteSize()} bytes, and an ONNX file holds 2 GB at most")
+    model = ir.Model(op.graph, ir_version=version, functions=functions, producer_name="caffe-layers")
+    model.metadata_props.update(_metadata(net))
     try:
-        onnx.checker.check_model(model, full_check=True)
+        onnx_file.check(model)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"the exported graph is no valid ONNX: {' '.join(str(error).split())}") from None
     return model
 
 
-def save(model: onnx.ModelProto, path: str | os.PathLike) -> None:
-    """Write the model; nothing is left at ``path`` if that fails."""
-    with whole_file(path) as temporary:
-        onnx.save_model(model, temporary)
+def _say_where_from(net: Net, op: Builder) -> None:
+    """Every node's doc string: the layer that it belongs to, and where that stands."""
+    places = {spec.name: f"{spec.place} of {spec.position}" for spec in net.spec.layers if spec.position}
+    for node in op.graph:
+        node.doc_string = places.get(node.metadata_props.get("layer", ""), "")
+
+
+def _metadata(net: Net) -> dict[str, str]:
+    """What a user of the model must know of the net: its name and phase, and what Caffe does to the images it reads."""
+    metadata = {"caffe.name": net.name, "caffe.phase": net.phase}
+    sources = {spec.position.source for spec in net.spec.layers if spec.position}
+    if sources:
+        metadata["caffe.prototxt"] = os.path.basename(sources.pop())
+    for spec, layer in zip(net.spec.layers, net.layers, strict=True):
+        if isinstance(layer, SourceLayer):
+            for top, source in zip(spec.tops, layer.sources, strict=True):
+                if source.transform:
+                    metadata[f"caffe.transform_param/{top}"] = source.transform
+    return metadata
+
+
+def save(exported: Exported, path: str | os.PathLike) -> None:
+    """Write the model, with its large tensors in ``path.data`` where it has 2 GB or more; whole or not at all."""
+    onnx_file.save(exported.graph, path)

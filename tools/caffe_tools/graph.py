@@ -190,6 +190,8 @@ class Builder:
             if value is None or isinstance(value, ir.Value):
                 values.append(value)
                 continue
+            if isinstance(value, (tuple, list)) and any(isinstance(item, ir.Value) for item in value):
+                raise GraphError(f"{schema.name} gets {len(value)} values as one input: take one of them, or give each")
             dtype = dtypes.get(parameter.type_str) or _concrete_type(parameter.type_str)
             values.append(self.constant(value, dtype))
         return values
