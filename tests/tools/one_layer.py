@@ -41,3 +41,18 @@ def exported_tops(net: Net, feeds: dict[str, np.ndarray], dynamic_batch: bool = 
     values = {wanted[blob]: np.asarray(array, np.float32) for blob, array in feeds.items() if blob in wanted}
     names = {key.removeprefix("data/"): name for key, name in exported.outputs.items()}
     return dict(zip(names, session.run(list(names.values()), values), strict=True))
+
+
+def assert_transposed(net: Net, blob: str, top: str = "top", seed: int = 0) -> None:
+    """The diff of ``blob`` is the transpose of what the layer does to it, where that is linear: the products of any
+    values with it, and of what the layer makes of them with the diff of ``top``, are equal."""
+    random = np.random.default_rng(seed)
+    net.forward()
+    dy = random.normal(size=net.blobs[top].shape).astype(np.float32)
+    dx = net.backward(**{top: dy})[blob].astype(np.float64)
+    net.blobs[blob].data[...] = 0
+    offset = net.forward()[top].astype(np.float64).copy()
+    for _ in range(3):
+        x = random.normal(size=dx.shape).astype(np.float32)
+        net.blobs[blob].data[...] = x
+        np.testing.assert_allclose((x * dx).sum(), ((net.forward()[top] - offset) * dy).sum(), rtol=1e-4, atol=1e-4)

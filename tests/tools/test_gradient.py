@@ -99,6 +99,8 @@ CASES = {
     "Squeeze": (lambda op, x: op.Squeeze(x, [1]), [(2, 1, 3)]),
     "Unsqueeze": (lambda op, x: op.Unsqueeze(x, [0, 2]), [(2, 3)]),
     "Transpose": (lambda op, x: op.Transpose(x, perm=[2, 0, 1]), [(2, 3, 4)]),
+    "SpaceToDepth": (lambda op, x: op.SpaceToDepth(x, blocksize=2), [(1, 2, 4, 2)]),
+    "DepthToSpace": (lambda op, x: op.DepthToSpace(x, blocksize=2), [(1, 8, 1, 3)]),
     "Expand": (lambda op, x: op.Expand(x, [4, 2, 3]), [(2, 1)]),
     "Tile": (lambda op, x: op.Tile(x, [2, 3]), [(2, 3)]),
     "Concat": (lambda op, a, b: op.Concat(a, b, a, axis=1), [(2, 3), (2, 1)]),

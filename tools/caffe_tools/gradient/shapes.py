@@ -25,6 +25,18 @@ def transpose(n: NodeGradient, index: int) -> ir.Value:
     return n.op.Transpose(n.dy, perm=[int(axis) for axis in np.argsort(perm)])
 
 
+@rule("SpaceToDepth")
+def space_to_depth(n: NodeGradient, index: int) -> ir.Value:
+    return n.op.DepthToSpace(n.dy, blocksize=n.attribute("blocksize"))
+
+
+@rule("DepthToSpace")
+def depth_to_space(n: NodeGradient, index: int) -> ir.Value:
+    if n.attribute("mode", "DCR") != "DCR":
+        raise n.error("mode CRD is not covered")
+    return n.op.SpaceToDepth(n.dy, blocksize=n.attribute("blocksize"))
+
+
 @rule("Expand")
 def expand(n: NodeGradient, index: int) -> ir.Value:
     return sum_to_shape(n.op, n.dy, n.x[0])

@@ -90,7 +90,7 @@ class Window:
         return [(k - 1) * dilation + 1 for k, dilation in zip(self.kernel, self.dilations, strict=True)]
 
 
-def _window(op: Builder, layer: Layer, bottoms: tuple[ir.Value, ...]) -> Window:
+def window_of(op: Builder, layer: Layer, bottoms: tuple[ir.Value, ...]) -> Window:
     """The layer's windows; NetError where its parameters or its bottoms' shapes do not go together."""
     p, shape = layer.convolution_param, op.shape(bottoms[0])
     if layer.top_count != len(bottoms):
@@ -127,7 +127,7 @@ def _outputs(layer: Layer, channels: int) -> int:
     return p.num_output
 
 
-def _check_reach(layer: Layer, window: Window, shape: tuple) -> None:
+def check_reach(layer: Layer, window: Window, shape: tuple) -> None:
     for axis, reach in enumerate(window.reach):
         dim, pad = shape[window.axis + 1 + axis], window.pads[axis]
         if isinstance(dim, int) and dim + 2 * pad < reach:
@@ -153,7 +153,7 @@ def _each_image(op: Builder, x: ir.Value, window: Window, function: Callable[[ir
     return y
 
 
-def _keep_dims(op: Builder, x: ir.Value, y: ir.Value, window: Window) -> ir.Value:
+def keep_dims(op: Builder, x: ir.Value, y: ir.Value, window: Window) -> ir.Value:
     """Where a convolution leaves a symbolic dim as it is, ``y`` has it under the same name."""
     dims = list(op.shape(y))
     for i, (reach, stride, pad) in enumerate(zip(window.reach, window.strides, window.pads, strict=True)):
@@ -166,15 +166,15 @@ def _keep_dims(op: Builder, x: ir.Value, y: ir.Value, window: Window) -> ir.Valu
 @layer_type("Convolution", bottoms=(1, None), tops=(1, None), convolution_param=CONVOLUTION_PARAM)
 def convolution(op: Builder, layer: Layer, *bottoms: ir.Value) -> tuple[ir.Value, ...]:
     """Each bottom convolved with the same weight (num_output × channels/group × kernel) and bias."""
-    p, window = layer.convolution_param, _window(op, layer, bottoms)
+    p, window = layer.convolution_param, window_of(op, layer, bottoms)
     channels = op.shape(bottoms[0])[window.axis]
     outputs = _outputs(layer, channels)
-    _check_reach(layer, window, op.shape(bottoms[0]))
+    check_reach(layer, window, op.shape(bottoms[0]))
     weight = layer.parameter((outputs, channels // p.group, *window.kernel), p.weight_filler)
     bias = layer.parameter((outputs,), p.bias_filler) if p.bias_term else None
 
     def convolve(images: ir.Value) -> ir.Value:
-        return _keep_dims(op, images, op.Conv(images, weight, bias, **window.attributes, group=p.group), window)
+        return keep_dims(op, images, op.Conv(images, weight, bias, **window.attributes, group=p.group), window)
 
     return tuple(_each_image(op, x, window, convolve) for x in bottoms)
 
@@ -185,7 +185,7 @@ def deconvolution(op: Builder, layer: Layer, *bottoms: ir.Value) -> tuple[ir.Val
 
     It is the gradient of a Convolution by its bottom, so an axis grows to stride · (size − 1) + kernel − 2 · pad.
     """
-    p, window, shape = layer.convolution_param, _window(op, layer, bottoms), op.shape(bottoms[0])
+    p, window, shape = layer.convolution_param, window_of(op, layer, bottoms), op.shape(bottoms[0])
     channels = shape[window.axis]
     outputs = _outputs(layer, channels)
     for axis, (dim, reach) in enumerate(zip(shape[window.axis + 1 :], window.reach, strict=True)):
@@ -207,8 +207,8 @@ def deconvolution(op: Builder, layer: Layer, *bottoms: ir.Value) -> tuple[ir.Val
 @layer_type("Im2col", bottoms=(1, None), tops=(1, None), convolution_param=CONVOLUTION_PARAM)
 def im2col(op: Builder, layer: Layer, *bottoms: ir.Value) -> tuple[ir.Value, ...]:
     """The elements of each window as channels: channel c · kernel + k is element k of the window over channel c."""
-    window, shape = _window(op, layer, bottoms), op.shape(bottoms[0])
-    _check_reach(layer, window, shape)
+    window, shape = window_of(op, layer, bottoms), op.shape(bottoms[0])
+    check_reach(layer, window, shape)
     channels, size = shape[window.axis], math.prod(window.kernel)
     # a convolution, channel by channel, with kernels that each pick one element
     pick = np.eye(size).reshape(size, 1, *window.kernel)
