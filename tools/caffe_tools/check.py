@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import onnxruntime
 
 from caffe_tools.backward_need import has_loss
 from caffe_tools.blob import Blob
@@ -50,8 +51,8 @@ def check(
     """
     progress("exporting")
     training = net.phase == "TRAIN" and any(net.backward_need.layers)
-    # before the run, in which BatchNorm changes its statistics
     exported = export(net, ExportOptions(training=training, all_blobs=True, random_inputs=True))
+    session = make_session(exported.model)  # before the run, in which BatchNorm changes its statistics
     progress("running layer by layer")
     layers, fed = run_layers(net, training, progress)
     if not layers.arrays:
@@ -59,7 +60,7 @@ def check(
     progress("running in ONNX Runtime")
     if against is not None and training:
         _add_idle_diffs(net, layers, against)
-    onnx = run_exported(exported, fed, layers)
+    onnx = run_exported(session, exported, fed, layers)
     notes = layers.notes + _notes(net)
 
     def compared(reference: str, expected: Mapping[str, np.ndarray], name: str, found: Run) -> CheckResult:
@@ -189,9 +190,11 @@ def _add_idle_diffs(net: Net, layers: Run, against: Mapping[str, np.ndarray]) ->
                 layers.arrays[key] = blobs[int(index)].diff.copy()
 
 
-def run_exported(exported: Exported, fed: Mapping[str, np.ndarray], layers: Run) -> Run:
+def run_exported(
+    session: onnxruntime.InferenceSession, exported: Exported, fed: Mapping[str, np.ndarray], layers: Run
+) -> Run:
     """The exported model in ONNX Runtime: of the arrays that ``layers`` has, those that the model gives."""
-    session, feeds = make_session(exported.model), model_feeds(exported, fed)
+    feeds = model_feeds(exported, fed)
     names = [exported.outputs[key] for key in layers.arrays if key in exported.outputs]
     results = dict(zip(names, run(session, names, feeds, "the exported model"), strict=True)) if names else {}
     arrays = {}

@@ -88,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--opset", type=int, default=OPSET, help="the ONNX opset (%(default)s)")
     command.add_argument("--inline", action="store_true", help="plug-in layers as plain nodes, not as ONNX functions")
     command.add_argument("--dynamic-batch", action="store_true", help="leave the batch size open")
+    command.add_argument("--dynamic-size", action="store_true", help="leave the image size open")
+    command.add_argument("--fold", action="store_true", help="BatchNorm and Scale go into the layer before them")
 
     command = subparsers.add_parser("gradcheck", help="check a Python layer's backward by central differences")
     command.set_defaults(command=commands.run_gradcheck)

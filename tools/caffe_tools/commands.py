@@ -72,13 +72,15 @@ def run_export(options: argparse.Namespace) -> int:
                 training=options.training,
                 input_gradients=options.input_gradients,
                 dynamic_batch=options.dynamic_batch,
+                dynamic_size=options.dynamic_size,
+                fold=options.fold,
                 inline=options.inline,
                 opset=options.opset,
             ),
         )
         progress("writing")
-        save(exported.model, options.output)
-    report.print_export(report.make_console(), exported.model, options.output)
+        save(exported, options.output)
+    report.print_export(report.make_console(), exported.graph, options.output)
     return AGREES
 
 

@@ -100,7 +100,7 @@ def _fold_chain(layer: StandardLayer, chain: list[StandardLayer]) -> Folded:
     along = [1] * weight.ndim
     along[output_axis] = outputs
     blobs = [(weight * factor.reshape(along)).astype(np.float32), bias.astype(np.float32)]
-    spec = replace(layer.spec, message=_with_bias(layer.spec.message, message), tops=list(chain[-1].spec.tops))
+    spec = replace(layer.spec, message=_with_bias(layer.spec.message, message))
     return Folded(spec, blobs)
 
 

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from caffe_tools import standard
 from caffe_tools.errors import ExportError
+from caffe_tools.fold import fold as folding
 from caffe_tools.fields import Values
 from caffe_tools.functions import LayerFunction
 from caffe_tools.graph import Builder, Dim
@@ -17,8 +18,8 @@ from caffe_tools.netspec import LayerSpec
 from caffe_tools.python_layer import PythonLayer
 from caffe_tools.standard_layer import SourceLayer
 
-BATCH = "batch"
-"""The name of the symbolic batch dim."""
+BATCH, HEIGHT, WIDTH = "batch", "height", "width"
+"""The names of symbolic dims."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,30 @@ class ForwardGraph:
 
     training: gradients will follow, so ``propagate_down: false`` and ``lr_mult: 0`` become values that none passes.
     dynamic_batch: the first dim of the inputs that share it is the symbolic dim ``batch``.
+    dynamic_size: the last two dims of the first input are the symbolic dims ``height`` and ``width``.
+    fold: BatchNorm and Scale vanish into the layer before them.
     all_blobs: no two blobs are one value (a Flatten that has nothing to do would hand on its bottom), so that each has
     a diff of its own.
     random_inputs: the random numbers of Dropout are inputs ``layer/random0``, … instead of being drawn by the graph.
+    parameter_inputs: the learnable blobs are inputs ``layer/0``, … instead of being stored in the graph.
     """
 
     def __init__(
-        self, net: Net, op: Builder, *, training: bool, dynamic_batch: bool, all_blobs: bool, random_inputs: bool
+        self,
+        net: Net,
+        op: Builder,
+        *,
+        training: bool,
+        dynamic_batch: bool = False,
+        dynamic_size: bool = False,
+        fold: bool = False,
+        all_blobs: bool,
+        random_inputs: bool,
+        parameter_inputs: bool = False,
     ) -> None:
         self.net, self.op = net, op
         self.training, self.all_blobs, self.random_inputs = training, all_blobs, random_inputs
+        self.parameter_inputs = parameter_inputs
         self.inputs: dict[str, ir.Value] = {}
         """Blobs that the model is fed."""
         self.random: dict[str, ir.Value] = {}
@@ -63,6 +78,8 @@ class ForwardGraph:
             top: spec.bottoms[0] for spec in net.spec.layers if spec.is_inserted for top in spec.tops
         }
         self._batch = _batch_size(net) if dynamic_batch else None
+        self._dynamic_size = dynamic_size
+        self._folded, self._vanished = folding(net) if fold else ({}, set())
         self._index = 0
         op.reserve(top for spec in net.spec.layers for top in spec.tops if top not in self._split_from)
         for self._index, spec in enumerate(net.spec.layers):
@@ -71,13 +88,19 @@ class ForwardGraph:
 
     def _add_layer(self, spec: LayerSpec) -> None:
         layer = self.net.layers[self._index]
+        if spec.name in self._vanished:
+            self.current[spec.tops[0]] = value = self.current[spec.bottoms[0]]
+            del self.results[spec.bottoms[0]]  # what the blob held in Caffe is nowhere in this graph
+            self.results[spec.tops[0]] = [value]
+            return
         bottoms = [self._bottom(spec, position) for position in range(len(spec.bottoms))]
         if isinstance(layer, SourceLayer):
             tops = self._fed(spec)
         elif isinstance(layer, PythonLayer):
             tops = self._python_layer(spec, layer, bottoms)
         else:
-            described = standard.Layer(spec, layer.kind, self, layer.layer.directory)
+            built = self._folded[spec.name].spec if spec.name in self._folded else spec
+            described = standard.Layer(built, layer.kind, self, layer.layer.directory)
             tops = standard.build(self.op, described, bottoms)
         for name, value in zip(spec.tops, tops, strict=True):
             if name not in self._split_from:
@@ -106,7 +129,9 @@ class ForwardGraph:
         return [self.inputs[top] for top in spec.tops]
 
     def _dims(self, shape: tuple[int, ...]) -> tuple[Dim, ...]:
-        return (BATCH, *shape[1:]) if shape and shape[0] == self._batch else shape
+        dims: tuple[Dim, ...] = (BATCH, *shape[1:]) if shape and shape[0] == self._batch else shape
+        is_image = self._dynamic_size and not self.inputs and len(shape) == 4
+        return (*dims[:2], HEIGHT, WIDTH) if is_image else dims
 
     def _python_layer(self, spec: LayerSpec, layer: PythonLayer, bottoms: Sequence[ir.Value]) -> Sequence[ir.Value]:
         instance, cls = layer.instance, layer.layer_class
@@ -142,6 +167,8 @@ class ForwardGraph:
     # What a standard layer asks of its host -------------------------------------------------------------------------
 
     def parameter(self, index: int, shape: Sequence[int], filler: Values) -> ir.Value:
+        if self._name() in self._folded:
+            return self.op.initializer(f"{self._name()}/{index}", self._folded[self._name()].blobs[index])
         stored = self._stored(index)
         return self.op.reshape(stored, shape) if self.op.shape(stored) != tuple(shape) else stored
 
@@ -152,7 +179,9 @@ class ForwardGraph:
         name = f"{self._name()}/{index}"
         owner = self._owners.setdefault(key, name)
         if owner not in self.parameters:
-            self.parameters[owner] = self.op.initializer(owner, blob.data)
+            self.parameters[owner] = (
+                self.op.input(owner, blob.shape) if self.parameter_inputs else self.op.initializer(owner, blob.data)
+            )
         if owner != name:
             self.shared[name] = owner
         learns = self.net.backward_need.learn[self._index][index]

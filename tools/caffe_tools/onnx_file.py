@@ -69,9 +69,9 @@ def save(model: ir.Model, path: str | os.PathLike) -> None:
     """
     path = Path(path)
     if path.is_dir():
-        raise ExportError(f"cannot write {path}: it is a folder")
+        raise ExportError(f"cannot write {path}: is a directory")
     if not path.parent.is_dir():
-        raise ExportError(f"cannot write {path}: there is no folder {path.parent}")
+        raise ExportError(f"cannot write {path}: there is no such folder")
     proto, large = skeleton(model)
     external = proto.ByteSize() + sum(array.nbytes for array in large.values()) > EXTERNAL_FROM
     try:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -150,17 +150,16 @@ def print_run(console: Console, net: Net, backward: bool) -> None:
         console.print(f"total loss {net.total_loss:.6g}")
 
 
-def print_export(console: Console, model: onnx.ModelProto, path: str) -> None:
+def print_export(console: Console, model: ir.Model, path: str) -> None:
     """What the written model takes and gives."""
     graph = model.graph
-    table = Table(title=f"{path}: opset {model.opset_import[0].version}, {len(graph.node)} nodes", title_justify="left",
+    table = Table(title=f"{path}: opset {graph.opset_imports['']}, {len(list(graph))} nodes", title_justify="left",
                   box=box.SIMPLE_HEAD, pad_edge=False)  # fmt: skip
     for heading in ("", "name", "shape"):
         table.add_column(heading)
-    for kind, values in (("input", graph.input), ("output", graph.output)):
+    for kind, values in (("input", graph.inputs), ("output", graph.outputs)):
         for value in values:
-            shape = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
-            table.add_row(kind, Text(value.name), dims(shape))
+            table.add_row(kind, Text(value.name), dims([getattr(dim, "value", dim) for dim in value.shape]))
     console.print(table)
 
 
