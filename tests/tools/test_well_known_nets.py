@@ -15,7 +15,7 @@ from known_nets.resnet import resnet50
 from known_nets.ssd import ssd300, ssd300_train
 from known_nets.vgg import vgg16
 
-from caffe_tools import fillers, prototxt, standard
+from caffe_tools import prototxt, standard, standard_layer
 from caffe_tools.check import check
 from caffe_tools.inputs import draw_inputs
 from caffe_tools.net import Net
@@ -135,8 +135,9 @@ def statistics(net: Net) -> set[str]:
 
 @pytest.fixture
 def full_size(monkeypatch):
-    """Builds a net of full width without drawing its weights."""
-    monkeypatch.setattr(fillers, "fill", lambda shape, *_: np.zeros((), np.float32))
+    """Builds a net of full width with weights that are all one 0 in memory."""
+    zeros = np.zeros((), np.float32)
+    monkeypatch.setattr(standard_layer, "adopted", lambda stored, index, shape: np.broadcast_to(zeros, shape))
     return lambda text: net_of(text(), phase_of(text))
 
 
