@@ -55,6 +55,13 @@ def test_the_arrays_of_hdf5_files_are_inputs_of_the_shapes_given():
         shapes_of("HDF5Data", params, "a b c", input_shapes={"a": (2, 3), "b": (2,)})
 
 
+def test_annotated_data_knows_the_size_it_resizes_to_but_not_the_number_of_boxes():
+    params = "data_param { batch_size: 2 } transform_param { resize_param { prob: 1 height: 30 width: 40 } }"
+    assert shapes_of("AnnotatedData", params, input_shapes={"label": (1, 1, 5, 8)}) == [(2, 3, 30, 40), (1, 1, 5, 8)]
+    with pytest.raises(NetError, match="does not tell the shape of its top 'label'"):
+        shapes_of("AnnotatedData", params)
+
+
 def test_a_layer_hands_on_its_transform_param_with_the_fields_of_forks():
     params = "memory_data_param { batch_size: 2 channels: 1 height: 4 width: 5 } transform_param { %s }"
     transform = "scale: 0.5 mean_value: 104 mean_value: 117 resize_param { prob: 1 }"

@@ -1,11 +1,11 @@
-"""Layers that read databases and files in Caffe: Data, ImageData, HDF5Data, MemoryData, WindowData; and HDF5Output,
-which writes one.
+"""Layers that read databases and files in Caffe: Data, ImageData, HDF5Data, MemoryData, WindowData, and the SSD fork's
+AnnotatedData; and HDF5Output, which writes a file.
 
 Here nobody reads or writes: their tops are inputs, fed from outside like those of an Input layer, with the shapes that
 the parameters tell.
 
 Source: Caffe src/caffe/layers/data_layer.cpp, image_data_layer.cpp, hdf5_data_layer.cpp, memory_data_layer.cpp,
-window_data_layer.cpp, hdf5_output_layer.cpp.
+window_data_layer.cpp, hdf5_output_layer.cpp; SSD fork src/caffe/layers/annotated_data_layer.cpp.
 """
 
 from __future__ import annotations
@@ -28,6 +28,16 @@ TRANSFORM_PARAM = {
     "force_gray": Bool(False),
 }
 """TransformationParameter: what Caffe does to an image before it is a blob."""
+
+DATA_PARAM = {
+    "source": String(),
+    "batch_size": UInt(0),
+    "rand_skip": UInt(0),
+    "backend": Enum("LEVELDB", "LMDB"),
+    "force_encoded_color": Bool(False),
+    "prefetch": UInt(4),
+}
+SIZE = {"height": UInt(0), "width": UInt(0)}
 
 
 def _read(layer: Layer, name: str) -> Values:
@@ -62,14 +72,7 @@ def _images(layer: Layer, batch: int, channels: int, size: tuple[int, int] | Non
     tops=(1, 2),
     is_source=True,
     transform_param=TRANSFORM_PARAM,
-    data_param={
-        "source": String(),
-        "batch_size": UInt(0),
-        "rand_skip": UInt(0),
-        "backend": Enum("LEVELDB", "LMDB"),
-        "force_encoded_color": Bool(False),
-        "prefetch": UInt(4),
-    },
+    data_param=DATA_PARAM,
 )
 def data(layer: Layer) -> list[Source]:
     """Images of a database, batch × channels × crop_size × crop_size, and their labels; inputs here.
@@ -78,6 +81,29 @@ def data(layer: Layer) -> list[Source]:
     or 1 with force_gray.
     """
     return _images(layer, _batch_size(layer, _read(layer, "data_param")), 3, None)
+
+
+@layer_type(
+    "AnnotatedData",
+    bottoms=0,
+    tops=(1, 2),
+    is_source=True,
+    transform_param=TRANSFORM_PARAM,
+    data_param=DATA_PARAM,
+    annotated_data_param={},
+)
+def annotated_data(layer: Layer) -> list[Source]:
+    """Images of a database, resized as transform_param's resize_param says, and 1 × 1 × boxes × 8 for the boxes in them
+    (image, label, instance, xmin, ymin, xmax, ymax, difficult); inputs here.
+
+    How many boxes there are the database alone knows: they must be given a shape.
+    """
+    transforms = layer.spec.message.messages("transform_param")
+    resized = transforms[0].messages("resize_param") if transforms else []
+    p = fields.read(resized[0] if resized else None, SIZE, f"{layer.spec}: resize_param", ignore_unknown=True)
+    size = (p.height, p.width) if p.height and p.width else None
+    images, *_ = _images(layer, _batch_size(layer, _read(layer, "data_param")), 3, size)
+    return [images, Source(None)][: layer.top_count]
 
 
 @layer_type(
