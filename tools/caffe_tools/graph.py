@@ -299,13 +299,14 @@ class Builder:
                 target.append(0)
             else:
                 target.append(-1)
-        if target.count(-1) > 1 or (0 in target and 0 in dims):
+        is_empty, is_open = 0 in dims, any(isinstance(dim, str) for dim in dims)
+        if target.count(-1) > 1 or (is_empty and is_open):
             # a symbolic dim that the source has not is what -1 stands for
             known = [d if isinstance(d, int) or d in source else -1 for d in dims]
             parts = [self.constant([d]) if isinstance(d, int) else self.dims(value, [source.index(d)]) for d in known]
-            result = self.Reshape(value, self.Concat(*parts, axis=0))
+            result = self.Reshape(value, self.Concat(*parts, axis=0), allowzero=int(is_empty) or None)
         else:
-            result = self.Reshape(value, self.constant(target, np.int64), allowzero=int(0 in dims) or None)
+            result = self.Reshape(value, self.constant(target, np.int64), allowzero=int(is_empty) or None)
         result.shape = ir.Shape(dims)
         return result
 
