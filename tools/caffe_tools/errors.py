@@ -23,3 +23,7 @@ class ExportError(CaffeToolsError):
 
 class GraphError(CaffeToolsError):
     """An ONNX graph that cannot be built or differentiated."""
+
+
+class SolverError(CaffeToolsError):
+    """A solver that Caffe would not run, or a snapshot that does not fit it."""
