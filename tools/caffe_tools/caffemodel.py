@@ -47,7 +47,8 @@ def read(path: str | Path) -> dict[str, list[np.ndarray]]:
         name, spans = _find_blobs(file, item, f"layer {layer_count}")
         layer_count += 1
         if spans:
-            blobs[name] = [_read_blob(file, *span, f"layer {_quoted(name)}, blob {i}") for i, span in enumerate(spans)]
+            what = f"layer {_quoted(name)}"
+            blobs[name] = [read_blob_at(file, *span, f"{what}, blob {i}") for i, span in enumerate(spans)]
     if not layer_count:
         file.fail("no layer found: not a .caffemodel, or one without layers")
     return blobs
@@ -56,7 +57,7 @@ def read(path: str | Path) -> dict[str, list[np.ndarray]]:
 def read_blob(path: str | Path) -> np.ndarray:
     """The blob of a .binaryproto (a mean image, InfogainLoss's matrix) as float32; CaffemodelError as in ``read``."""
     file = WireFile(path, "a .binaryproto")
-    return _read_blob(file, 0, file.size, "the blob")
+    return read_blob_at(file, 0, file.size, "the blob")
 
 
 def _find_blobs(file: WireFile, layer: Item, what: str) -> tuple[str, list[tuple[int, int]]]:
@@ -80,7 +81,8 @@ def _find_blobs(file: WireFile, layer: Item, what: str) -> tuple[str, list[tuple
     return name, spans
 
 
-def _read_blob(file: WireFile, start: int, end: int, what: str) -> np.ndarray:
+def read_blob_at(file: WireFile, start: int, end: int, what: str) -> np.ndarray:
+    """The BlobProto between two offsets of a file, as in ``read``; errors call it ``what``."""
     legacy: dict[int, int] = {}
     dims: list[int] = []
     values: dict[int, list[np.ndarray]] = {BLOB_DATA: [], BLOB_DOUBLE_DATA: []}
@@ -172,9 +174,14 @@ def _layer_parts(name: str, type_name: str, blobs: Sequence[np.ndarray]) -> list
         encoded_bytes(LAYER_TYPE, type_name.encode("utf-8", "backslashreplace")),
     ]
     for blob in blobs:
-        values = np.ascontiguousarray(blob, "<f4").reshape(-1)
-        dims = encoded_bytes(SHAPE_DIM, b"".join(map(encoded_varint, np.shape(blob))))
-        head = encoded_bytes(BLOB_SHAPE, dims) + encoded_key(BLOB_DATA) + encoded_varint(values.nbytes)
-        parts += [encoded_key(LAYER_BLOBS) + encoded_varint(len(head) + values.nbytes) + head, values.data]
+        parts += encoded_blob(LAYER_BLOBS, blob)
     size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
     return [encoded_key(NET_LAYER) + encoded_varint(size), *parts]
+
+
+def encoded_blob(number: int, blob: np.ndarray) -> list[bytes | memoryview]:
+    """The field ``number`` of a message, a BlobProto that holds the array as float32; its values are not copied."""
+    values = np.ascontiguousarray(blob, "<f4").reshape(-1)
+    dims = encoded_bytes(SHAPE_DIM, b"".join(map(encoded_varint, np.shape(blob))))
+    head = encoded_bytes(BLOB_SHAPE, dims) + encoded_key(BLOB_DATA) + encoded_varint(values.nbytes)
+    return [encoded_key(number) + encoded_varint(len(head) + values.nbytes) + head, values.data]
