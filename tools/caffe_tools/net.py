@@ -57,7 +57,8 @@ class Net:
         directory = "" if isinstance(net, Message) else str(Path(net).parent)
         self.spec = read_net(message, _phase_name(phase), level or 0, stages or ())
         self.name, self.phase = self.spec.name, self.spec.phase
-        self._random = np.random.default_rng(seed)
+        self.random = np.random.default_rng(seed)
+        """What fillers and Dropout draw from."""
         self._allow_modules = tuple(allow_modules)
         self._input_shapes = dict(input_shapes or {})
         self.blobs: dict[str, Blob] = {}
@@ -96,8 +97,8 @@ class Net:
         if kind is None:
             raise spec.error(f"layer type {spec.type!r} is not covered; see `caffe-layers layers` for those that are")
         if kind.is_source:
-            return SourceLayer(spec, self._random, directory, self._input_shapes)
-        return StandardLayer(spec, self._random, directory, self._stored.get(spec.name, ()))
+            return SourceLayer(spec, self.random, directory, self._input_shapes)
+        return StandardLayer(spec, self.random, directory, self._stored.get(spec.name, ()))
 
     def _set_loss_diffs(self, index: int) -> None:
         for top, weight in zip(self._tops(self.spec.layers[index]), self.loss_weights[index], strict=True):

@@ -131,13 +131,27 @@ class StandardLayer:
         """The random numbers of the last forward pass."""
         return self._random_values
 
+    @property
+    def states(self) -> dict[int, np.ndarray]:
+        """What the last forward pass left for the next one (the hidden state of a recurrent layer), by index."""
+        return self._states
+
+    @states.setter
+    def states(self, arrays: Mapping[int, np.ndarray]) -> None:
+        self._states = {index: arrays[index] for index in self._states}
+
+    def draw(self) -> list[np.ndarray]:
+        """Draw the random numbers of the next pass (forward does), and return them."""
+        draw = self._random.random
+        self._random_values = [draw(self._op.shape(value), np.float32) for value in self._random_inputs]
+        return self._random_values
+
     def forward(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
         self._check_labels(bottoms)
         self._kept_bottoms = {
             index: bottom.data.copy() for index, bottom in enumerate(bottoms) if any(bottom is top for top in tops)
         }
-        draw = self._random.random
-        self._random_values = [draw(self._op.shape(value), np.float32) for value in self._random_inputs]
+        self.draw()
         if self._forward is None and tops:
             for index, top in enumerate(self._tops):
                 self._op.output(top, f"top{index}")
