@@ -55,6 +55,27 @@ class NpzDataLayer(PluginLayer):
     def backward(self, top, propagate_down, bottom):
         """Nothing to do: a data layer has no bottoms."""
 
+    def get_state(self):
+        """Where in the data the layer is, as arrays: what a run must keep to be resumed with the same batches."""
+        _, key, position, has_gauss, gauss = self._random.get_state()
+        return {
+            "at": np.array(self._at),
+            "order": self._order,
+            "random_key": key,
+            "random_rest": np.array([position, has_gauss, gauss], np.float64),
+        }
+
+    def set_state(self, state):
+        """Continue where ``get_state`` was called. Raises LayerError where it was called on other data."""
+        if len(state["order"]) != len(self._order):
+            raise LayerError(
+                f"the state is that of {len(state['order'])} samples, but '{self.params['source']}' has"
+                f" {len(self._order)}: it is other data"
+            )
+        position, has_gauss, gauss = state["random_rest"]
+        self._random.set_state(("MT19937", state["random_key"], int(position), int(has_gauss), gauss))
+        self._at, self._order = int(state["at"]), np.array(state["order"])
+
     def _next_samples(self):
         wanted, samples = self.params["batch_size"], []
         while wanted:
