@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from caffe_layers import CrossEntropyLossLayer
 from caffe_tools.backward_need import has_loss
 from caffe_tools.blob import Blob
 from caffe_tools.errors import NetError
@@ -24,7 +25,7 @@ from caffe_tools.standard.registry import BINARY, CLASS_INDEX, REAL
 from caffe_tools.standard_layer import SourceLayer, StandardLayer
 from caffe_tools.whole_file import whole_file
 
-DISTRIBUTION = "distribution"
+DISTRIBUTION, PROBABILITIES = "distribution", "probabilities"
 GOES_IN = ("in/", "param/", "top_diff/")
 COMES_OUT = ("data/", "diff/", "pdiff/", "param_after/", "total_loss")
 
@@ -175,14 +176,9 @@ def draw_for_reader(
         return weights / weights.sum(axis=_axis(reader), keepdims=True)
     if kind == REAL:
         return random.random(shape)
-    if _takes_probabilities(reader):
+    if kind == PROBABILITIES:
         return random.uniform(0.05, 1.0, shape)
     return random.normal(size=shape)
-
-
-def _takes_probabilities(reader: StandardLayer | PythonLayer) -> bool:
-    names = getattr(reader.layer_class, "bottoms", ()) if isinstance(reader, PythonLayer) else ()
-    return bool(names) and names[0] == "probabilities"
 
 
 def _readers(net: Net, blob: str) -> list[tuple[StandardLayer | PythonLayer, int, tuple[int, ...]]]:
@@ -201,7 +197,9 @@ def _readers(net: Net, blob: str) -> list[tuple[StandardLayer | PythonLayer, int
 
 
 def _held(reader: StandardLayer | PythonLayer, position: int) -> str | None:
-    """What kind of labels bottom ``position`` of the layer takes; None for data."""
+    """What bottom ``position`` of the layer takes: a kind of labels, PROBABILITIES, or None for any data."""
+    if position == 0 and _takes_probabilities(reader):
+        return PROBABILITIES
     if isinstance(reader, StandardLayer):
         return reader.kind.labels.get(position)
     if not hasattr(reader.instance, "params") or reader.allow_force_backward(position):
@@ -210,6 +208,12 @@ def _held(reader: StandardLayer | PythonLayer, position: int) -> str | None:
         return REAL
     target = reader.instance.params.get("target", "index")
     return {"index": CLASS_INDEX, "multi_label": BINARY, "distribution": DISTRIBUTION}[target]
+
+
+def _takes_probabilities(reader: StandardLayer | PythonLayer) -> bool:
+    if isinstance(reader, StandardLayer):
+        return reader.type == "MultinomialLogisticLoss"
+    return issubclass(reader.layer_class, CrossEntropyLossLayer)
 
 
 def _axis(reader: StandardLayer | PythonLayer) -> int:
