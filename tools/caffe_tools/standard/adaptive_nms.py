@@ -1,6 +1,6 @@
 """NMS whose threshold falls with every box that is kept (``eta`` below 1), which ONNX's operator has not.
 
-Source: Caffe-SSD src/caffe/util/bbox_util.cpp (``ApplyNMSFast``, ``JaccardOverlap``).
+Source: Caffe-SSD src/caffe/util/bbox_util.cpp (``ApplyNMSFast``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from caffe_tools.graph import Builder
 from caffe_tools.loop import loop
+from caffe_tools.standard.boxes import overlaps
 
 
 def adaptive_nms(
@@ -36,7 +37,7 @@ def adaptive_nms(
         (kept, threshold), (boxes, eligible) = state, constants
         here = op.Reshape(index, [1])
         candidate = op.Gather(boxes, here, axis=1)
-        blocked = op.And(kept, op.Greater(_overlap(op, candidate, boxes), threshold))
+        blocked = op.And(kept, op.Greater(overlaps(op, candidate, boxes), threshold))
         clear = op.Equal(op.ReduceMax(op.cast(blocked, "int64"), [1], keepdims=1), 0)
         taken = op.And(clear, op.Gather(eligible, here, axis=1))
         is_here = op.Equal(op.Range(op.constant(0), op.Squeeze(op.dims(kept, [1]), [0]), op.constant(1)), index)
@@ -48,14 +49,3 @@ def adaptive_nms(
     found = op.Transpose(op.NonZero(kept), perm=[1, 0])
     image, _ = op.Split(found, [1, 1], axis=1, outputs=2)
     return op.Concat(image, op.Mul(image, 0), op.Unsqueeze(op.GatherND(order, found), [1]), axis=1)
-
-
-def _overlap(op: Builder, one: ir.Value, many: ir.Value) -> ir.Value:
-    """Intersection over union of a box (images × 1 × 4) with others (images × P × 4): images × P."""
-    low, high = op.Split(one, [2, 2], axis=2, outputs=2)
-    lows, highs = op.Split(many, [2, 2], axis=2, outputs=2)
-    sides = op.Sub(op.Min(high, highs), op.Max(low, lows))
-    common = op.ReduceProd(op.Relu(sides), [2], keepdims=0)
-    area, areas = (op.ReduceProd(op.Sub(*ends), [2], keepdims=0) for ends in ((high, low), (highs, lows)))
-    union = op.Sub(op.Add(area, areas), common)
-    return op.Where(op.Greater(common, 0), op.Div(common, union), 0)
