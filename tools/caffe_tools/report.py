@@ -167,12 +167,13 @@ def print_gradcheck(console: Console, layer: str, rows: Sequence[GradientRow]) -
     """For each bottom the element whose gradient is furthest off."""
     table = Table(title=f"{layer}: backward against central differences (float64)", title_justify="left",
                   box=box.SIMPLE_HEAD, pad_edge=False)  # fmt: skip
-    for heading in ("bottom", "shape", "worst at", "backward", "central difference", "relative diff.", ""):
+    for heading in ("blob", "shape", "worst at", "backward", "central difference", "relative diff.", ""):
         table.add_column(heading)
     for row in rows:
-        verdict = Text("agrees", style="green") if row.agrees else Text("DIFFERS", style="bold red")
+        wrong = f"DIFFERS: {row.note}" if row.note else "DIFFERS"
+        verdict = Text("agrees", style="green") if row.agrees else Text(wrong, style="bold red")
         table.add_row(
-            f"bottom[{row.bottom}]", dims(row.shape), ",".join(map(str, row.where)), f"{row.backward:.9g}",
+            Text(row.blob), dims(row.shape), ",".join(map(str, row.where)), f"{row.backward:.9g}",
             f"{row.difference:.9g}", f"{row.relative:.1e}", verdict,
         )  # fmt: skip
     console.print(table)
