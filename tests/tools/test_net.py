@@ -81,8 +81,8 @@ def test_a_missing_prototxt_is_an_error(tmp_path):
 
 def test_an_unknown_layer_type_is_an_error_with_its_place():
     assert error_of(inputs(x=(2,)) + layer("Reloo", "a", "x", "z")) == (
-        "net.prototxt:2:1: layer 'a' (Reloo): layer type 'Reloo' is not covered; see `caffe-layers layers` for those"
-        " that are"
+        "net.prototxt:2:1: layer 'a' (Reloo): layer type 'Reloo' is not covered; see `caffe-layers layers` for the"
+        " types that are, or teach it with caffe_tools.layer_type"
     )
 
 

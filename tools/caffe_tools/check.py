@@ -22,6 +22,9 @@ COMPARED = ("data/", "diff/", "pdiff/", "param_after/")
 """The keys of an ``.npz`` that begin so are compared."""
 
 Progress = Callable[[str], None]
+Arrays = Mapping[str, np.ndarray]
+Peer = Callable[[Net, Arrays, Arrays], Arrays]
+"""Runs the same net elsewhere, on the data that it was fed and its learnable blobs (``peers.py``)."""
 
 
 @dataclass
@@ -35,7 +38,7 @@ class Run:
 
 def check(
     net: Net,
-    against: Mapping[str, np.ndarray] | None = None,
+    against: Arrays | Peer | None = None,
     against_name: str = "",
     rtol: float = RTOL,
     atol: float = ATOL,
@@ -45,10 +48,14 @@ def check(
     every gradient.
 
     In TRAIN phase backward runs too. The result compares the exported model with the layers; with ``against``, arrays
-    by the keys of an ``.npz``, there are two: the layers and the exported model, each compared with those.
+    by the keys of an ``.npz`` or a peer that gives such, there are two: the layers and the exported model, each
+    compared with those.
 
     Raises NetError where there is nothing to compare, and what ``Net`` and ``export`` raise.
     """
+    parameters = {}
+    if callable(against):
+        parameters = {f"param/{n}/{i}": b.data.copy() for n, all_ in net.params.items() for i, b in enumerate(all_)}
     progress("exporting")
     training = net.phase == "TRAIN" and any(net.backward_need.layers)
     exported = export(net, ExportOptions(training=training, all_blobs=True, random_inputs=True))
@@ -57,6 +64,9 @@ def check(
     layers, fed = run_layers(net, training, progress)
     if not layers.arrays:
         raise NetError("there is nothing to compare: the net computes no blob, it only has data")
+    if callable(against):
+        progress(f"running in {against_name}")
+        against = against(net, fed, parameters)
     progress("running in ONNX Runtime")
     if against is not None and training:
         _add_idle_diffs(net, layers, against)

@@ -1,4 +1,4 @@
-"""The command line: ``caffe-layers check | run | export | gradcheck | layers``.
+"""The command line: ``caffe-layers check | run | export | gradcheck | train | upgrade | layers``.
 
 Exit code 0: fine; 1: the numbers disagree; 2: bad usage or bad input, said in one line.
 """
@@ -20,6 +20,7 @@ from caffe_tools.commands import BAD_INPUT
 from caffe_tools.compare import ATOL, RTOL
 from caffe_tools.errors import CaffeToolsError
 from caffe_tools.graph import OPSET
+from caffe_tools.train_command import add_train_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     command = _net_command(
         subparsers, "check", commands.run_check, "show that the net and its ONNX export give the same numbers"
     )
-    command.add_argument("--against", metavar="F.npz", help="compare both with these arrays (data/…, diff/…, pdiff/…)")
+    command.add_argument(
+        "--against", metavar="caffe|opencv|F.npz",
+        help="compare both with a real Caffe, OpenCV before 5, or arrays (data/…, diff/…, pdiff/…)",
+    )  # fmt: skip
+    command.add_argument("--caffe-python", metavar="EXE", help="the Python that has the real Caffe (default: this one)")
     command.add_argument("--rtol", type=_tolerance, default=RTOL, help="allowed over the largest value (%(default)g)")
     command.add_argument("--atol", type=_tolerance, default=ATOL, help="allowed besides (%(default)g)")
     command.add_argument("--json", metavar="F", help="write the comparison as JSON")
@@ -99,6 +104,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--json", metavar="F", help="write the result as JSON")
     _allow_module(command)
+
+    add_train_command(subparsers)
+
+    command = subparsers.add_parser("upgrade", help="write an old prototxt in today's form")
+    command.set_defaults(command=commands.run_upgrade)
+    command.add_argument("net", metavar="OLD.prototxt")
+    command.add_argument("-o", "--output", metavar="NEW.prototxt", help="default: standard output")
 
     command = subparsers.add_parser("layers", help="list the layers, or show one with its parameters")
     command.set_defaults(command=commands.run_layers)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 from rich.console import Console
 
-from caffe_tools import catalogue, prototxt, report
+from caffe_tools import catalogue, peers, prototxt, report
 from caffe_tools.backward_need import has_loss
-from caffe_tools.check import Progress, check
+from caffe_tools.check import Peer, Progress, check
 from caffe_tools.compare import strict_json
 from caffe_tools.errors import CaffeToolsError, NetError
 from caffe_tools.export import ExportOptions, export, save
@@ -22,6 +24,7 @@ from caffe_tools.inputs import draw_inputs, fed_from_outside, feed, load_arrays,
 from caffe_tools.message import Message
 from caffe_tools.net import Net
 from caffe_tools.netspec import read_net
+from caffe_tools.upgrade import upgrade
 from caffe_tools.whole_file import whole_file
 
 AGREES, DISAGREES, BAD_INPUT = 0, 1, 2
@@ -29,7 +32,7 @@ AGREES, DISAGREES, BAD_INPUT = 0, 1, 2
 
 
 def run_check(options: argparse.Namespace) -> int:
-    against = load_arrays(options.against) if options.against else None
+    against = _reference(options)
     with _progress(f"checking {options.net}") as progress:
         net = _load_net(options)
         results = check(
@@ -41,6 +44,17 @@ def run_check(options: argparse.Namespace) -> int:
     if options.json:
         _write_json(options.json, [result.as_json() for result in results])
     return AGREES if all(result.agrees for result in results) else DISAGREES
+
+
+def _reference(options: argparse.Namespace) -> Mapping[str, np.ndarray] | Peer | None:
+    """What ``--against`` names: arrays, or a peer that runs the net."""
+    if options.caffe_python and options.against != "caffe":
+        raise CaffeToolsError("--caffe-python goes with --against caffe")
+    if options.against == "caffe":
+        return partial(peers.run_caffe, python=options.caffe_python or sys.executable)
+    if options.against == "opencv":
+        return peers.run_opencv
+    return load_arrays(options.against) if options.against else None
 
 
 def run_run(options: argparse.Namespace) -> int:
@@ -96,6 +110,15 @@ def run_gradcheck(options: argparse.Namespace) -> int:
     if options.json:
         _write_json(options.json, [row.as_json() for row in rows])
     return AGREES if all(row.agrees for row in rows) else DISAGREES
+
+
+def run_upgrade(options: argparse.Namespace) -> int:
+    text = prototxt.to_text(upgrade(prototxt.load(options.net)))
+    if options.output:
+        _write_text(options.output, text)
+    else:
+        print(text, end="")
+    return AGREES
 
 
 def run_layers(options: argparse.Namespace) -> int:

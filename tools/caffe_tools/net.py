@@ -19,7 +19,7 @@ from caffe_tools.blob import Blob
 from caffe_tools.errors import NetError
 from caffe_tools.message import Message
 from caffe_tools.netspec import PHASES, LayerSpec, read_net
-from caffe_tools.python_layer import PythonLayer, is_allowed
+from caffe_tools.python_layer import PythonLayer, import_module, is_allowed
 from caffe_tools.standard_layer import SourceLayer, StandardLayer
 
 TRAIN, TEST = 0, 1
@@ -65,6 +65,9 @@ class Net:
         self.layers: list[EmbeddedLayer] = []
         self.loss_weights: list[list[float]] = []
         self._stored = {} if weights is None else caffemodel.read(weights)
+        for module in allow_modules:
+            import_module(module)  # it may register layer types
+        self._refuse_unknown_types()
         for layer in self.spec.layers:
             self._add_layer(layer, directory)
         stored_blobs.share_by_name(self.layers)
@@ -90,12 +93,21 @@ class Net:
         self.loss_weights.append(weights)
         self._set_loss_diffs(index)
 
+    def _refuse_unknown_types(self) -> None:
+        """NetError that lists every layer whose type is not covered."""
+        unknown = [spec for spec in self.spec.layers if spec.type != "Python" and standard.known_type(spec) is None]
+        if not unknown:
+            return
+        hint = "see `caffe-layers layers` for the types that are, or teach it with caffe_tools.layer_type"
+        if len(unknown) == 1:
+            raise unknown[0].error(f"layer type {unknown[0].type!r} is not covered; {hint}")
+        listed = ", ".join(f"{spec.name!r} ({spec.type}, {spec.position})" for spec in unknown)
+        raise NetError(f"{len(unknown)} layers have types that are not covered: {listed}; {hint}")
+
     def _make_layer(self, spec: LayerSpec, directory: str) -> EmbeddedLayer:
         kind = standard.known_type(spec)
         if spec.type == "Python" and (kind is None or is_allowed(spec, self._allow_modules)):
             return PythonLayer(spec, self._allow_modules)
-        if kind is None:
-            raise spec.error(f"layer type {spec.type!r} is not covered; see `caffe-layers layers` for those that are")
         if kind.is_source:
             return SourceLayer(spec, self.random, directory, self._input_shapes)
         return StandardLayer(spec, self.random, directory, self._stored.get(spec.name, ()))

@@ -31,25 +31,32 @@ PHASE_NUMBERS = {"TRAIN": 0, "TEST": 1}
 def import_layer_class(module: str, name: str, allow_modules: Sequence[str]) -> type:
     """The class ``name`` of ``module``; NetError where the module is not allowed, not there, or has no such class.
 
-    ``allow_modules`` names modules or packages. A layer file begins with ``import caffe``: where no Caffe is
-    installed, it finds a stand-in that has ``caffe.Layer``.
+    ``allow_modules`` names modules or packages.
     """
     if not _is_among(module, (ALWAYS_ALLOWED, *allow_modules)):
         raise NetError(
             f"module {module!r} is not imported without leave, since a net may come from a stranger:"
             f" allow it with --allow-module {module} (in Python: allow_modules=[{module!r}])"
         )
-    with _caffe_to_import(), _importing_from_here(bool(allow_modules)):
-        try:
-            loaded = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise NetError(f"cannot import module {module!r}: {error}; is its folder on PYTHONPATH?") from None
-        except Exception as error:
-            raise NetError(f"importing module {module!r} fails with {_one_line(error)}") from error
-    found = getattr(loaded, name, None)
+    found = getattr(import_module(module), name, None)
     if not isinstance(found, type):
         raise NetError(f"module {module!r} has no class {name!r}")
     return found
+
+
+def import_module(name: str) -> ModuleType:
+    """A module that the user allows: it may define Python layers, and teach the tools private layer types.
+
+    A layer file begins with ``import caffe``: where no Caffe is installed, it finds a stand-in that has
+    ``caffe.Layer``. Raises NetError where the module is not there or fails.
+    """
+    with _caffe_to_import(), _importing_from_here():
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise NetError(f"cannot import module {name!r}: {error}; is its folder on PYTHONPATH?") from None
+        except Exception as error:
+            raise NetError(f"importing module {name!r} fails with {_one_line(error)}") from error
 
 
 def _is_among(module: str, names: Sequence[str]) -> bool:
@@ -78,9 +85,9 @@ def _caffe_to_import() -> Iterator[None]:
 
 
 @contextmanager
-def _importing_from_here(active: bool) -> Iterator[None]:
+def _importing_from_here() -> Iterator[None]:
     here = os.getcwd()
-    if not active or here in sys.path or "" in sys.path:
+    if here in sys.path or "" in sys.path:
         yield
         return
     sys.path.insert(0, here)
