@@ -141,6 +141,21 @@ def test_what_does_not_fit_is_said(type_, text, message):
         top_of(drawn(0), type_, text)
 
 
-def test_a_module_that_the_user_allows_is_imported_in_its_place():
-    with pytest.raises(NetError, match="cannot import module 'rpn.proposal_layer'"):
-        net_over(drawn(0), "Python", python_layer("'feat_stride': 16"), allow_modules=["rpn"])
+def test_a_module_that_the_user_allows_runs_in_the_net_and_is_exported_as_the_layer_that_is_known(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "rpn").mkdir()
+    (tmp_path / "rpn" / "proposal_layer.py").write_text(
+        "import caffe\n"
+        "class ProposalLayer(caffe.Layer):\n"
+        "    def setup(self, bottom, top): pass\n"
+        "    def reshape(self, bottom, top): top[0].reshape(1, 5)\n"
+        "    def forward(self, bottom, top): top[0].data[...] = 42\n"
+        "    def backward(self, top, propagate_down, bottom): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    bottoms = drawn(0)
+    net = net_over(bottoms, "Python", python_layer("'feat_stride': 16"), allow_modules=["rpn"])
+    assert (net.forward()["top"] == 42).all()
+    rois, _ = caffe(bottoms, ANCHORS)
+    np.testing.assert_allclose(exported_tops(net, bottoms)["top"], rois, rtol=1e-5, atol=1e-4)

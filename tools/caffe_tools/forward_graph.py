@@ -9,14 +9,14 @@ import onnx_ir as ir
 
 from caffe_tools import standard
 from caffe_tools.errors import ExportError
-from caffe_tools.fold import fold as folding
 from caffe_tools.fields import Values
+from caffe_tools.fold import fold as folding
 from caffe_tools.functions import LayerFunction
 from caffe_tools.graph import Builder, Dim
 from caffe_tools.net import Net
 from caffe_tools.netspec import LayerSpec
 from caffe_tools.python_layer import PythonLayer
-from caffe_tools.standard_layer import SourceLayer
+from caffe_tools.standard_layer import SourceLayer, StandardLayer
 
 BATCH, HEIGHT, WIDTH = "batch", "height", "width"
 """The names of symbolic dims."""
@@ -96,11 +96,12 @@ class ForwardGraph:
         bottoms = [self._bottom(spec, position) for position in range(len(spec.bottoms))]
         if isinstance(layer, SourceLayer):
             tops = self._fed(spec)
-        elif isinstance(layer, PythonLayer):
+        elif isinstance(layer, PythonLayer) and (hasattr(layer.instance, "onnx") or standard.known_type(spec) is None):
             tops = self._python_layer(spec, layer, bottoms)
         else:
             built = self._folded[spec.name].spec if spec.name in self._folded else spec
-            described = standard.Layer(built, layer.kind, self, layer.layer.directory)
+            directory = layer.layer.directory if isinstance(layer, StandardLayer) else ""
+            described = standard.Layer(built, standard.known_type(spec), self, directory)
             tops = standard.build(self.op, described, bottoms)
         for name, value in zip(spec.tops, tops, strict=True):
             if name not in self._split_from:
