@@ -9,12 +9,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from caffe_tools import fields
 from caffe_tools.fields import Bool, Enum, Float, Int, Submessage
 from caffe_tools.fillers import FILLER
 from caffe_tools.graph import Builder
-from caffe_tools.message import Message
-from caffe_tools.standard.registry import Layer, layer_type
+from caffe_tools.standard.registry import Layer, filled_with, layer_type
 
 ENGINE = Enum("DEFAULT", "CAFFE", "CUDNN")
 
@@ -26,19 +24,13 @@ def relu(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     return op.LeakyRelu(x, alpha=slope) if slope else op.Relu(x)
 
 
-def _prelu_filler() -> fields.Values:
-    message = Message()
-    message.add("value", 0.25)
-    return fields.read(message, FILLER, "filler")
-
-
 @layer_type("PReLU", prelu_param={"filler": Submessage(FILLER), "channel_shared": Bool(False)})
 def prelu(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """max(x, 0) + slope · min(x, 0) with a learnable slope for each channel (axis 1), or one for all."""
     p, shape = layer.prelu_param, op.shape(x)
     if len(shape) < 2:
         raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {shape}: PReLU takes 2 axes or more")
-    filler = p.filler if "filler" in p.given else _prelu_filler()
+    filler = p.filler if "filler" in p.given else filled_with(0.25)
     slope = layer.parameter(() if p.channel_shared else (shape[1],), filler)
     if not p.channel_shared:
         slope = op.Reshape(slope, [shape[1]] + [1] * (len(shape) - 2))

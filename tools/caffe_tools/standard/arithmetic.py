@@ -12,7 +12,7 @@ import onnx_ir as ir
 from caffe_tools.fields import Bool, Enum, Float, Int, Repeated, Submessage, Values
 from caffe_tools.fillers import FILLER
 from caffe_tools.graph import Builder
-from caffe_tools.standard.registry import DEFAULT_FILLER, Layer, dims_text, expect_shape, layer_type
+from caffe_tools.standard.registry import Layer, dims_text, expect_shape, filled_with, layer_type
 
 
 @layer_type(
@@ -47,10 +47,6 @@ def eltwise(op: Builder, layer: Layer, *bottoms: ir.Value) -> ir.Value:
     for x in others:
         y = op.Where(op.Greater(x, y), x, y)
     return y
-
-
-def _constant(value: float) -> Values:
-    return Values({**DEFAULT_FILLER.__dict__, "value": value}, frozenset())
 
 
 def _operand(layer: Layer, op: Builder, p: Values, bottoms: tuple, filler: Values) -> tuple[ir.Value, int]:
@@ -102,7 +98,7 @@ def _aligned(op: Builder, value: ir.Value, axis: int, rank: int) -> ir.Value:
 def scale(op: Builder, layer: Layer, *bottoms: ir.Value) -> ir.Value:
     """x · scale (+ bias), with a scale that covers some axes of x from ``axis`` on."""
     p, x = layer.scale_param, bottoms[0]
-    filler = p.filler if "filler" in p.given else _constant(1.0)
+    filler = p.filler if "filler" in p.given else filled_with(1.0)
     factor, axis = _operand(layer, op, p, bottoms, filler)
     rank = len(op.shape(x))
     y = op.Mul(x, _aligned(op, factor, axis, rank))
