@@ -6,6 +6,7 @@ import numpy as np
 
 from caffe_layers import positionwise
 from caffe_layers.loss import LossLayer, loss_and_gradient, product
+from caffe_layers.softmax import sum_over_channels
 
 FLOOR = 1e-20
 
@@ -48,22 +49,23 @@ def cross_entropy_loss(
     )
 
 
-def index_block(p, channel, coefficient, gradient, probabilities):
-    """loss = -log max(p_t, floor), dloss/dp_t = -1 / max(p_t, floor); see positionwise.py."""
-    p_t = np.maximum(np.take_along_axis(p, channel[:, None], axis=1)[:, 0].astype(np.float64), FLOOR)
-    if gradient is not None:
-        gradient[...] = 0
-        np.put_along_axis(gradient, channel[:, None], (-coefficient / p_t)[:, None].astype(p.dtype), axis=1)
-    return coefficient * -np.log(p_t)
+def index_block(p, p_t, label, coefficient, gradient, place, probabilities, workspace):
+    """l = -log max(p_t, floor), dl/dp_t = -1 / max(p_t, floor); see positionwise.py."""
+    flat, places = place
+    p_t = np.maximum(p_t, FLOOR)
+    gradient[...] = 0
+    flat[places] = -coefficient / p_t
+    return -np.log(p_t)
 
 
-def dense_block(p, target, coefficient, gradient, probabilities):
-    """loss = -sum_c t_c log max(p_c, floor), dloss/dp_c = -t_c / max(p_c, floor); see positionwise.py."""
-    floored = np.maximum(p, p.dtype.type(FLOOR))
-    losses = np.einsum("ncs,ncs->ns", target, np.log(floored), dtype=np.float64)
-    if gradient is not None:
-        np.divide(target * -coefficient[:, None].astype(p.dtype), floored, out=gradient)
-    return losses * -coefficient
+def dense_block(p, target, coefficient, gradient, probabilities, workspace):
+    """l = -sum_c t_c log max(p_c, floor), dl/dp_c = -t_c / max(p_c, floor); see positionwise.py."""
+    floored = np.maximum(p, p.dtype.type(FLOOR), out=workspace.array("floored", p.shape, p.dtype))
+    losses = -sum_over_channels(np.log(floored, out=gradient), target)
+    coefficient = np.broadcast_to(coefficient, losses.shape)
+    np.multiply(target, -coefficient[:, None].astype(p.dtype), out=gradient)
+    gradient /= floored
+    return losses
 
 
 class CrossEntropyLossLayer(LossLayer):
@@ -89,10 +91,8 @@ class CrossEntropyLossLayer(LossLayer):
     tops = ("loss",)
 
     @classmethod
-    def evaluate(cls, params, layout, scores, labels, weights, gradient, probabilities):
-        return positionwise.evaluate(
-            params, layout, scores, labels, weights, gradient, probabilities, index_block, dense_block
-        )
+    def evaluate(cls, params, arrays, workspace):
+        return positionwise.evaluate(params, arrays, workspace, index_block, dense_block)
 
     def onnx(self, op, scores, labels, weights=None):
         target = positionwise.OnnxTarget(op, self.params, scores, labels, weights)

@@ -1,10 +1,17 @@
 """Losses with one term per element: targets, the sum over elements and its normalisation.
 
-The sigmoid losses differ in one small function:
+The sigmoid losses differ in two small functions, each of a block of n x C x s elements:
 
-``terms(x, t, pos_weight, gradient) -> losses``
-    the loss of each element of ``x`` for the target ``t`` (a number, or an array that broadcasts with ``x``) in [0, 1];
-    it writes the derivative by x where ``gradient`` is not None.
+``no_terms(x, weight, gradient, workspace) -> losses``
+    the terms of the target t = 0. That of t = 1 is the same at -x, so these serve all targets that say yes or no, as
+    long as no exp(x) comes near the ends of float32;
+``terms(x, distance, u, sides, weight, gradient, workspace) -> losses``
+    the terms of any t in [0, 1] at any x. They depend on x and t by way of ``distance``, which is |x|, and u, which is
+    t where x < 0 and 1 - t elsewhere: how far the target is from the side that the score is on. In these nothing
+    overflows or cancels. ``sides`` are u and 1 - u, the one of them that is t multiplied by pos_weight.
+
+The losses are multiplied by ``weight`` (an array that broadcasts with x, or a number), and so is the derivative, by x
+or by |x|, that is written to ``gradient``.
 
 In ONNX it is ``onnx_terms(op, x, t, pos_weight) -> (losses, derivative)``, where t and pos_weight may be numbers and
 ``derivative()`` gives the derivative; :func:`onnx_loss` makes the layer of it.
@@ -17,11 +24,17 @@ import math
 import numpy as np
 
 from caffe_layers import normalization
+from caffe_layers.blocks import run
 from caffe_layers.layer import ShapeError
 from caffe_layers.loss import AXIS, CLASS_WEIGHT, HIGHEST, ignore_label, product
 from caffe_layers.params import BELOW_ONE, INTEGER_FROM_0, WEIGHT_OR_WEIGHTS, Parameter, choice, or_null
-from caffe_layers.sigmoid import halves
-from caffe_layers.targets import IndexTarget, per_class, read_dense, read_weights
+from caffe_layers.sigmoid import write_sigmoid
+from caffe_layers.targets import DenseTargets, Labels, per_class, read_weights
+
+_LARGE = 80.0
+"""exp of scores this far from 0 has all the digits of float32."""
+_BITS = {4: (np.dtype(np.int32), 2, np.int32(-(2**31))), 8: (np.dtype(np.int64), 2, np.int64(-(2**63)))}
+"""By size of a float: the integer that has its bits, how far left the bits of 1 reach the sign, and the sign alone."""
 
 PARAMETERS = (
     AXIS,
@@ -37,105 +50,193 @@ PARAMETERS = (
 )
 
 
-def evaluate(params, layout, scores, labels, weights, gradient, probabilities, terms, class_factor=None):
-    """The sum of the loss and 1 / divisor, as ``LossLayer.evaluate``.
+def evaluate(params, arrays, workspace, no_terms, terms, dtype, alpha=None, class_factor=None):
+    """The loss, as ``LossLayer.evaluate``, computed in ``dtype``.
 
-    ``class_factor`` (C x 1, or None) multiplies the terms of each class as class_weight does, but does not count for
-    WEIGHT.
+    ``alpha`` (or None) weighs positive terms, and 1 - alpha negative ones. ``class_factor`` (C numbers, or None)
+    multiplies the terms of each class as class_weight does, but does not count for WEIGHT.
     """
-    weights = None if weights is None else _by_element(layout, read_weights(weights))
-    mode = normalization.mode(params, "BATCH_SIZE")
-    class_weight = per_class("class_weight", params["class_weight"], layout.channels, scores.dtype)
-    pos_weight = per_class("pos_weight", params["pos_weight"], layout.channels, scores.dtype)
-    coefficient = _times(class_weight, class_factor)
-    read = _IndexTerms if params["target"] == "index" else _DenseTerms
-    target = read(params, layout, labels, weights, mode, class_weight, pos_weight, terms)
-    limit = np.finfo(scores.dtype).max
-    total = 0.0
-    for block in layout.blocks():
-        rows, columns = block
-        x, dx, p = (None if a is None else a[rows, :, columns] for a in (scores, gradient, probabilities))
-        losses, ignored = target.terms_of(block, x, dx)
-        weight = _times(coefficient, None if weights is None else weights[rows, :, columns].astype(x.dtype))
-        if weight is not None:
-            losses *= weight
-            if dx is not None:
-                dx *= weight
-        # pos_weight and the like may take a loss beyond what the dtype holds.
-        np.minimum(losses, limit, out=losses)
+    layout, mode = arrays.layout, normalization.mode(params, "BATCH_SIZE")
+    read = _Index if params["target"] == "index" else _Dense
+    target = read(params, arrays, dtype)
+    known = {"FULL": layout.positions * layout.channels, "BATCH_SIZE": layout.shape[0], "NONE": 1}
+    factor = float(normalization.factor(mode, known[mode] if mode in known else target.count(mode, workspace)))
+    dtype = np.dtype(dtype)
+    class_factor = per_class("alpha", class_factor, layout.channels, dtype)
+    pos_weight = per_class("pos_weight", params["pos_weight"], layout.channels, dtype)
+
+    def work(block, own):
+        x, result = block.of(arrays.scores), arrays.gradient_memory(block, own)
+        gradient = result if x.dtype == dtype else own.array("gradient", x.shape, dtype)
+        x = x.astype(dtype, copy=False)
+        t, yes_or_no, ignored = target.read(block, own)
+        if arrays.probabilities is not None:
+            write_sigmoid(x, block.of(arrays.probabilities))
+        weight = _product(factor, target.class_weight, class_factor, target.weights_of(block))
+        losses = None
+        if yes_or_no:
+            of_no = weight if alpha is None else weight * (1 - alpha)
+            of_yes = _product(weight, 1 if alpha is None else alpha, pos_weight)
+            losses = _yes_or_no(x, t, of_no, of_yes, no_terms, gradient, own)
+        if losses is None:
+            if alpha is not None:
+                weight = weight * (t * dtype.type(2 * alpha - 1) + dtype.type(1 - alpha))
+            losses = _any_target(x, t, pos_weight, weight, terms, gradient, own)
+        total = _sum(losses, ignored, gradient)
+        if gradient is not result:
+            np.copyto(result, gradient, casting="same_kind")
+        return total
+
+    return sum(run(layout, workspace, work), 0.0)
+
+
+def _yes_or_no(x, t, of_no, of_yes, no_terms, gradient, workspace):
+    """The losses of targets that are 0 or 1, or None where the scores are too large for :func:`evaluate`'s no_terms."""
+    if not (-_LARGE < np.minimum.reduce(x, axis=None) and np.maximum.reduce(x, axis=None) < _LARGE):
+        return None
+    integer, shift, sign = _BITS[x.dtype.itemsize]
+    # The bits of 1 and of 0 differ in some that are next to the sign's.
+    flip = np.left_shift(t.view(integer), shift, out=workspace.array("flip", x.shape, integer))
+    flip &= sign
+    z = workspace.array("z", x.shape, x.dtype)
+    np.bitwise_xor(x.view(integer), flip, out=z.view(integer))
+    weight = of_no
+    if of_yes is not of_no:
+        weight = np.multiply(t, of_yes - of_no, out=workspace.array("weight", x.shape, x.dtype))
+        weight += of_no
+    losses = no_terms(z, weight, gradient, workspace)
+    bits = gradient.view(integer)
+    np.bitwise_xor(bits, flip, out=bits)
+    return losses
+
+
+def _any_target(x, t, pos_weight, weight, terms, gradient, workspace):
+    """The losses of targets in [0, 1], of any scores."""
+    integer, _, sign = _BITS[x.dtype.itemsize]
+    distance = np.abs(x, out=workspace.array("distance", x.shape, x.dtype))
+    above = np.greater_equal(x, 0, out=workspace.array("above", x.shape, np.dtype(bool)))
+    u = np.subtract(t, above, out=workspace.array("u", x.shape, x.dtype))
+    np.abs(u, out=u)
+    sides = None
+    if pos_weight is not None:
+        sides = u * np.where(above, x.dtype.type(1), pos_weight), (1 - u) * np.where(above, pos_weight, x.dtype.type(1))
+    losses = terms(distance, u, sides, weight, gradient, workspace)
+    # x + 0 has the sign bit where x < 0, but not where x is -0, which counts as above.
+    flip = np.add(x, 0, out=u).view(integer)
+    flip &= sign
+    bits = gradient.view(integer)
+    np.bitwise_xor(bits, flip, out=bits)
+    return losses
+
+
+def _sum(losses, ignored, gradient):
+    """The sum of the losses, to which ignored elements add nothing."""
+    if ignored is not None:
+        losses *= ~ignored
+        gradient *= ~ignored
+    total = float(np.add.reduce(losses, axis=None))
+    if not math.isfinite(total):
         if ignored is not None:
+            ignored = np.broadcast_to(ignored, losses.shape)
             losses[ignored] = 0
-            if dx is not None:
-                dx[ignored] = 0
-        if p is not None:
-            _, larger, smaller = halves(x)
-            p[...] = np.where(x < 0, smaller, larger)
-        total += float(losses.sum(dtype=np.float64))
-    batch = layout.shape[0]
-    count = {"FULL": layout.positions * layout.channels, "BATCH_SIZE": batch}.get(mode, target.count)
-    return total, normalization.factor(mode, count)
+            gradient[ignored] = 0
+        # pos_weight and the like may take a loss beyond what the dtype holds.
+        total = float(np.minimum(losses, np.finfo(losses.dtype).max).sum(dtype=np.float64))
+    return total
 
 
-def _by_element(layout, weights):
-    """Weights as outer x C x inner, or outer x 1 x inner where there is one per position."""
-    if weights.size == layout.positions:
-        return layout.positionwise(weights)[:, None]
-    return layout.channelwise(weights)
+def _product(*values):
+    """The product of those that are not None."""
+    result = None
+    for value in values:
+        if value is not None:
+            result = value if result is None else result * value
+    return result
 
 
-def _times(a, b):
-    return b if a is None else a if b is None else a * b
-
-
-class _IndexTerms:
+class _Index:
     """Labels, one per position: t is 1 in the channel that the label names and 0 in the others."""
 
-    def __init__(self, params, layout, labels, weights, mode, class_weight, pos_weight, terms):
-        self.target = IndexTarget(labels, layout, params["ignore_label"], params["background_label"], False)
-        self.count = self.target.count(mode, class_weight, None if weights is None else weights[:, 0])
+    def __init__(self, params, arrays, dtype):
+        self.layout, self.dtype = arrays.layout, dtype
+        self.labels = Labels(arrays.labels, self.layout, params["ignore_label"], params["background_label"], False)
+        self.class_weight = per_class("class_weight", params["class_weight"], self.layout.channels, self.dtype)
+        self.weights = None if arrays.weights is None else self.layout.positionwise(read_weights(arrays.weights))
+        self.no, self.yes = params["label_smoothing"] / 2, 1 - params["label_smoothing"] / 2
+
+    def read(self, block, workspace):
+        """(t, whether it is 0 or 1 everywhere, the mask of ignored elements or None)"""
+        label, ignored = self.labels.read(block)
+        channel, named = self.labels.channels(label, ignored)
+        n, s = label.shape
+        t = workspace.array("target", (n, self.layout.channels, s), self.dtype)
+        t[...] = self.no
+        places = (np.arange(n)[:, None] * self.layout.channels + channel) * s + np.arange(s)
+        t.reshape(-1)[places if named is None else places[named]] = self.yes
+        return t, self.no == 0, None if ignored is None else ignored[:, None]
+
+    def weights_of(self, block):
+        return None if self.weights is None else block.of_positions(self.weights)[:, None].astype(self.dtype)
+
+    def count(self, mode, workspace):
         if mode == "VALID":
-            self.count *= layout.channels
-        self.negative, self.positive = params["label_smoothing"] / 2, 1 - params["label_smoothing"] / 2
-        self.pos_weight, self.terms = pos_weight, terms
+            return self.labels.number_counted(workspace) * self.layout.channels
+        if mode == "POSITIVES":
+            return self.labels.number_of_foreground(workspace)
+        class_weight = np.ones(self.layout.channels) if self.class_weight is None else self.class_weight[:, 0]
 
-    def terms_of(self, block, x, gradient):
-        losses = self.terms(x, self.negative, self.pos_weight, gradient)
-        rows, columns = np.nonzero(self.target.named[block])
-        place = rows, self.target.channel[block][rows, columns], columns
-        pos_weight = self.pos_weight[place[1], 0] if isinstance(self.pos_weight, np.ndarray) else self.pos_weight
-        labelled = None if gradient is None else np.empty(len(rows), x.dtype)
-        losses[place] = self.terms(x[place], self.positive, pos_weight, labelled)
-        if gradient is not None:
-            gradient[place] = labelled
-        ignored = self.target.ignored[block]
-        return losses, np.repeat(ignored[:, None], x.shape[1], axis=1) if ignored.any() else None
+        def weight(block, _):
+            label, ignored = self.labels.read(block)
+            channel, named = self.labels.channels(label, ignored)
+            weight = class_weight.astype(np.float64).take(channel)
+            if named is not None:
+                weight *= named
+            return float(_product(weight, None if self.weights is None else block.of_positions(self.weights)).sum())
+
+        return sum(run(self.layout, workspace, weight))
 
 
-class _DenseTerms:
+class _Dense:
     """Targets in [0, 1], one per element."""
 
-    def __init__(self, params, layout, labels, weights, mode, class_weight, pos_weight, terms):
-        self.params, self.layout, self.labels, self.weights, self.mode = params, layout, labels, weights, mode
-        self.class_weight, self.pos_weight, self.terms = class_weight, pos_weight, terms
-        self.count = 0
+    def __init__(self, params, arrays, dtype):
+        self.layout, self.dtype, self.params = arrays.layout, dtype, params
+        self.targets = DenseTargets(arrays.labels, self.layout, self.dtype, params["ignore_label"], high=1)
+        self.class_weight = per_class("class_weight", params["class_weight"], self.layout.channels, self.dtype)
+        self.weights = None if arrays.weights is None else self._by_element(read_weights(arrays.weights))
 
-    def terms_of(self, block, x, gradient):
-        t, ignored = read_dense(self.labels, self.layout, block, x.dtype, self.params["ignore_label"], high=1)
-        self.count += self._count(t, ignored, block)
+    def _by_element(self, weights):
+        """Weights as outer x C x inner, or outer x 1 x inner where there is one per position."""
+        if weights.size == self.layout.positions:
+            return self.layout.positionwise(weights)[:, None]
+        return self.layout.channelwise(weights)
+
+    def read(self, block, workspace):
+        """(t, whether it is 0 or 1 everywhere, the mask of ignored elements or None)"""
+        t, ignored = self.targets.read(block)
         epsilon = self.params["label_smoothing"]
         if epsilon:
-            t = t * (1 - epsilon) + epsilon / 2
-        return self.terms(x, t, self.pos_weight, gradient), ignored
+            return t * t.dtype.type(1 - epsilon) + t.dtype.type(epsilon / 2), False, ignored
+        yes = np.equal(t, 1, out=workspace.array("yes", t.shape, np.dtype(bool)))
+        number = np.count_nonzero(yes)
+        return t, np.count_nonzero(np.not_equal(t, 0, out=yes)) == number, ignored
 
-    def _count(self, t, ignored, block):
-        if self.mode == "VALID":
-            return t.size - (0 if ignored is None else np.count_nonzero(ignored))
-        if self.mode == "POSITIVES":
-            return np.count_nonzero(t)
-        if self.mode == "WEIGHT":
-            weights = None if self.weights is None else self.weights[block[0], :, block[1]]
-            return float(_times(_times(t, self.class_weight), weights).sum(dtype=np.float64))
-        return 0
+    def weights_of(self, block):
+        return None if self.weights is None else block.of(self.weights).astype(self.dtype)
+
+    def count(self, mode, workspace):
+        if mode == "VALID" and self.params["ignore_label"] is None:
+            return self.layout.positions * self.layout.channels
+
+        def part(block, _):
+            t, ignored = self.targets.read(block)
+            if mode == "VALID":
+                return t.size - (0 if ignored is None else np.count_nonzero(ignored))
+            if mode == "POSITIVES":
+                return np.count_nonzero(t != 0)
+            return float(_product(t, self.class_weight, self.weights_of(block)).sum(dtype=np.float64))
+
+        return sum(run(self.layout, workspace, part))
 
 
 class OnnxTarget:

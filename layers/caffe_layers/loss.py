@@ -7,10 +7,12 @@ A loss layer declares its parameters and a function ``evaluate``; this file make
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 
 import numpy as np
 
 from caffe_layers import params as param_str
+from caffe_layers.blocks import Workspace, run
 from caffe_layers.layer import TEST, TRAIN, LayerError, ParameterError, PluginLayer, naming
 from caffe_layers.params import INTEGER, WEIGHTS, Parameter, or_null
 from caffe_layers.targets import Layout, check_bottoms, per_class
@@ -40,12 +42,8 @@ class LossLayer(PluginLayer):
     background_has_a_channel = True
 
     @classmethod
-    def evaluate(cls, params, layout, scores, labels, weights, gradient, probabilities):
-        """The sum of the loss and the factor, 1 / divisor, to multiply it and the gradient by.
-
-        ``scores`` is outer x channels x inner, as are ``gradient`` (of the sum) and ``probabilities``, which are
-        written where they are not None. Raises LabelError.
-        """
+    def evaluate(cls, params, arrays, workspace):
+        """The loss; the gradient and the probabilities are written where ``arrays`` has them. Raises LabelError."""
         raise NotImplementedError
 
     @classmethod
@@ -68,6 +66,7 @@ class LossLayer(PluginLayer):
         self._gradient_is_there = False
         if getattr(self, "_gradient", None) is None or self._gradient.shape != shapes[0]:
             self._gradient = np.empty(shapes[0], bottom[0].data.dtype)
+            self._workspace = Workspace()
         top[0].reshape(1)
         if len(top) > 1:
             top[1].reshape(*shapes[0])
@@ -90,7 +89,7 @@ class LossLayer(PluginLayer):
         if propagate_down[0]:
             if not self._gradient_is_there:
                 self._evaluate(bottom, True, None)
-            np.multiply(self._gradient, self._factor * float(top[0].diff.reshape(-1)[0]), out=bottom[0].diff)
+            scaled(self._layout, self._workspace, self._gradient, float(top[0].diff.reshape(-1)[0]), bottom[0].diff)
 
     def allow_force_backward(self, bottom_index):
         """Whether a net's ``force_backward`` asks for a gradient toward this bottom, as Caffe's C++ losses say it.
@@ -100,20 +99,59 @@ class LossLayer(PluginLayer):
         return bottom_index == 0
 
     def _evaluate(self, bottom, with_gradient, probabilities):
-        layout = self._layout
-        gradient = layout.channelwise(self._gradient) if with_gradient else None
+        arrays = Arrays.of(
+            self._layout,
+            bottom[0].data,
+            bottom[1].data,
+            bottom[2].data if len(bottom) > 2 else None,
+            self._gradient if with_gradient else None,
+            probabilities,
+        )
         with naming(type(self).__name__), np.errstate(all="ignore"):
-            total, self._factor = self.evaluate(
-                self.params,
-                layout,
-                layout.channelwise(bottom[0].data),
-                bottom[1].data,
-                bottom[2].data if len(bottom) > 2 else None,
-                gradient,
-                None if probabilities is None else layout.channelwise(probabilities),
-            )
+            loss = self.evaluate(self.params, arrays, self._workspace)
         self._gradient_is_there = with_gradient
-        return total * self._factor
+        return loss
+
+
+class Arrays(namedtuple("Arrays", "layout scores labels weights gradient probabilities")):
+    """What a loss is computed from, and what it is to write.
+
+    Scores, gradient and probabilities are outer x C x inner, labels and weights as they are given. Weights, gradient
+    and probabilities may be None.
+    """
+
+    @classmethod
+    def of(cls, layout, scores, labels, weights, gradient, probabilities):
+        scores, gradient, probabilities = (
+            None if array is None else layout.channelwise(array) for array in (scores, gradient, probabilities)
+        )
+        return cls(layout, scores, labels, weights, gradient, probabilities)
+
+    def gradient_memory(self, block, workspace):
+        """Where to write a block's gradient: in the gradient, or where that is not wanted, in memory for one block."""
+        if self.gradient is not None:
+            return block.of(self.gradient)
+        return workspace.array("gradient", block.of(self.scores).shape, self.scores.dtype)
+
+    def places_in(self, memory, places, channel):
+        """Where elements at ``places`` of the scores are in :meth:`gradient_memory`: (a view of one dim, places)."""
+        if self.gradient is not None:
+            return self.gradient.reshape(-1), places
+        n, channels, s = memory.shape
+        return memory.reshape(-1), (np.arange(n)[:, None] * channels + channel) * s + np.arange(s)
+
+
+def scaled(layout, workspace, values, scale, out):
+    """Write scale x values; ``out`` and ``values`` are arrays of the layout's shape."""
+    values, out = layout.channelwise(values), layout.channelwise(out)
+
+    def work(block, _):
+        if scale == 1:
+            np.copyto(block.of(out), block.of(values))
+        else:
+            np.multiply(block.of(values), scale, out=block.of(out))
+
+    run(layout, workspace, work)
 
 
 def loss_and_gradient(name, layer, scores, labels, weights, keywords):
@@ -125,11 +163,7 @@ def loss_and_gradient(name, layer, scores, labels, weights, keywords):
         weights = None if weights is None else np.asarray(weights)
         layout = layer.layout(params, scores.shape, labels.shape, None if weights is None else weights.shape)
         gradient = np.empty(scores.shape, scores.dtype)
-        total, factor = layer.evaluate(
-            params, layout, layout.channelwise(scores), labels, weights, layout.channelwise(gradient), None
-        )
-        gradient *= factor
-    return float(total * factor), gradient
+        return layer.evaluate(params, Arrays.of(layout, scores, labels, weights, gradient, None), Workspace()), gradient
 
 
 def as_scores(scores):

@@ -2,13 +2,14 @@
 
 The softmax losses and the cross-entropy of probabilities differ only in two small functions each:
 
-``index_block(x, channel, coefficient, gradient, probabilities) -> losses``
-    the loss of a position is coefficient x l(x, channel), where ``channel`` (n x s) is the labelled one;
-``dense_block(x, target, coefficient, gradient, probabilities) -> losses``
-    the loss of a position is coefficient x l(x, target), where ``target`` (n x C x s) weighs each channel.
+``index_block(x, x_t, label, coefficient, gradient, place, probabilities, workspace) -> losses``
+    the loss of a position is l(x, label), where ``label`` (n x s) is the channel and ``x_t`` (float64) its score;
+    ``place`` says where the labelled elements are in ``gradient``: a view of one dimension, and places in it;
+``dense_block(x, target, coefficient, gradient, probabilities, workspace) -> losses``
+    the loss of a position is l(x, target), where ``target`` (n x C x s) weighs each channel.
 
-``x`` is a cache-sized n x C x s block of scores; ``coefficient`` and the losses are n x s, float64. Both write the
-gradient of the losses' sum and the probabilities where those are not None.
+``x`` is an n x C x s block of scores, the losses are n x s, float64. Both write coefficient x dl/dx to ``gradient``,
+and the probabilities where those are not None; ``coefficient`` is n x s or a number.
 
 In ONNX a layer gets its target as :class:`OnnxTarget`, and :func:`onnx_loss` makes the sum.
 """
@@ -18,10 +19,12 @@ from __future__ import annotations
 import numpy as np
 
 from caffe_layers import normalization
+from caffe_layers.blocks import run
 from caffe_layers.layer import ShapeError
 from caffe_layers.loss import AXIS, CLASS_WEIGHT, HIGHEST, ignore_label, product
 from caffe_layers.params import BELOW_ONE, INTEGER_FROM_0, Parameter, choice, or_null
-from caffe_layers.targets import IndexTarget, per_class, read_dense, read_weights
+from caffe_layers.softmax import sum_over_channels
+from caffe_layers.targets import DenseTargets, Labels, per_class, read_weights
 
 PARAMETERS = (
     AXIS,
@@ -34,109 +37,158 @@ PARAMETERS = (
 )
 
 
-def evaluate(params, layout, scores, labels, weights, gradient, probabilities, index_block, dense_block, scale=None):
-    """The sum of the loss and 1 / divisor, as ``LossLayer.evaluate``.
+def evaluate(params, arrays, workspace, index_block, dense_block, class_factor=None):
+    """The loss, as ``LossLayer.evaluate``.
 
-    ``scale(index_target)`` gives one more factor for each position of an index target.
+    ``class_factor`` (C numbers, or None) multiplies the loss of each label as class_weight does, but does not count for
+    WEIGHT.
     """
-    weights = None if weights is None else layout.positionwise(read_weights(weights))
-    mode = normalization.mode(params, "VALID")
+    layout, mode = arrays.layout, normalization.mode(params, "VALID")
     if params.get("target", "index") == "index":
-        target = _Index(params, layout, scores.dtype, labels, weights, mode, scale)
+        target = _Index(params, arrays, index_block, dense_block, class_factor)
     else:
-        target = _Dense(params, layout, scores.dtype, labels, weights, mode)
-    total = 0.0
-    for block in layout.blocks():
-        rows, columns = block
-        x, dx, p = (None if a is None else a[rows, :, columns] for a in (scores, gradient, probabilities))
-        values, coefficient, ignored = target.block(block)
-        losses = (index_block if values.ndim == 2 else dense_block)(x, values, coefficient, dx, p)
-        # Not left to a coefficient of 0, so that a NaN in an ignored position stays there.
-        if ignored.any():
-            losses[ignored] = 0
-            if dx is not None:
-                dx.transpose(0, 2, 1)[ignored] = 0
-        total += float(losses.sum())
-    count = {"FULL": layout.positions, "BATCH_SIZE": layout.outer}.get(mode, target.count)
-    return total, normalization.factor(mode, count)
+        target = _Dense(params, arrays, dense_block)
+    known = {"FULL": layout.positions, "BATCH_SIZE": layout.outer, "NONE": 1}
+    factor = normalization.factor(mode, known[mode] if mode in known else target.count(mode, workspace))
+    return float(factor) * sum(run(layout, workspace, lambda block, own: target.evaluate(block, factor, own)))
+
+
+def _weighed(losses, coefficient, ignored, gradient):
+    """The sum of the losses, to which ignored positions add nothing."""
+    total = float(np.vdot(losses, coefficient) if isinstance(coefficient, np.ndarray) else losses.sum() * coefficient)
+    if ignored is not None and not np.isfinite(total):
+        # Their coefficient is 0, but if their scores are NaN then so is what is multiplied with it.
+        losses[ignored] = 0
+        gradient.transpose(0, 2, 1)[ignored] = 0
+        total = float(np.vdot(losses, coefficient))
+    return total
 
 
 class _Index:
     """Labels, one per position."""
 
-    def __init__(self, params, layout, dtype, labels, weights, mode, scale):
-        target = IndexTarget(labels, layout, params["ignore_label"], params["background_label"], True)
-        class_weight = per_class("class_weight", params["class_weight"], layout.channels, dtype)
-        self.channel, self.ignored = target.channel, target.ignored
-        self.count = target.count(mode, class_weight, weights)
+    def __init__(self, params, arrays, index_block, dense_block, class_factor):
+        layout = arrays.layout
+        self.arrays, self.index_block, self.dense_block = arrays, index_block, dense_block
+        self.labels = Labels(arrays.labels, layout, params["ignore_label"], params["background_label"], True)
+        self.weights = None if arrays.weights is None else layout.positionwise(read_weights(arrays.weights))
         self.smoothing = params.get("label_smoothing", 0.0)
-        self.class_weight = np.ones((layout.channels, 1), dtype) if class_weight is None else class_weight
-        self.coefficient = np.where(target.ignored, 0.0, 1.0 if weights is None else weights).astype(np.float64)
-        if class_weight is not None and not self.smoothing:
-            self.coefficient *= target.of_class(class_weight)
-        if scale is not None:
-            self.coefficient *= scale(target)
+        self.class_weight = params["class_weight"]
+        self.of_label = class_factor
+        if self.class_weight is not None and not self.smoothing:
+            weight = np.array(self.class_weight)
+            self.of_label = weight if class_factor is None else weight * class_factor
 
-    def block(self, block):
-        channel, coefficient, ignored = self.channel[block], self.coefficient[block], self.ignored[block]
-        if not self.smoothing:
-            return channel, coefficient, ignored
-        channels = len(self.class_weight)
-        smooth = np.empty((len(channel), channels, channel.shape[1]), self.class_weight.dtype)
-        smooth[...] = self.smoothing / channels
-        np.put_along_axis(smooth, channel[:, None], 1 - self.smoothing + self.smoothing / channels, axis=1)
-        smooth *= self.class_weight
-        return smooth, coefficient, ignored
+    def evaluate(self, block, factor, workspace):
+        arrays = self.arrays
+        label, ignored = self.labels.read(block)
+        coefficient = self._weight(block, label, ignored, self.of_label)
+        x, p = block.of(arrays.scores), block.of(arrays.probabilities)
+        gradient = arrays.gradient_memory(block, workspace)
+        if self.smoothing:
+            target = self._smoothed(label, x.dtype, workspace)
+            losses = self.dense_block(x, target, coefficient * factor, gradient, p, workspace)
+        else:
+            places = arrays.layout.places(block, label)
+            x_t = arrays.scores.reshape(-1).take(places).astype(np.float64)
+            place = arrays.places_in(gradient, places, label)
+            losses = self.index_block(x, x_t, label, coefficient * factor, gradient, place, p, workspace)
+        return _weighed(losses, coefficient, ignored, gradient)
+
+    def _weight(self, block, label, ignored, of_label):
+        """The product of each position's weight, its label's entry of ``of_label``, and 0 where it is ignored."""
+        weight = 1.0 if of_label is None else of_label.take(label)
+        if ignored is not None:
+            weight = weight * ~ignored
+        return weight if self.weights is None else weight * block.of_positions(self.weights).astype(np.float64)
+
+    def _smoothed(self, label, dtype, workspace):
+        n, s = label.shape
+        channels = self.arrays.layout.channels
+        target = workspace.array("target", (n, channels, s), dtype)
+        target[...] = self.smoothing / channels
+        np.put_along_axis(target, label[:, None], 1 - self.smoothing + self.smoothing / channels, axis=1)
+        if self.class_weight is not None:
+            target *= np.array(self.class_weight, dtype)[:, None]
+        return target
+
+    def count(self, mode, workspace):
+        if mode == "VALID":
+            return self.labels.number_counted(workspace)
+        if mode == "POSITIVES":
+            return self.labels.number_of_foreground(workspace)
+        class_weight = None if self.class_weight is None else np.array(self.class_weight)
+
+        def weight(block, _):
+            label, ignored = self.labels.read(block)
+            return float(np.sum(self._weight(block, label, ignored, class_weight) * np.ones(label.shape)))
+
+        return sum(run(self.arrays.layout, workspace, weight))
 
 
 class _Dense:
     """Targets of the scores' shape: distributions, or multi-label with M non-zero entries, which weigh 1 / M each."""
 
-    def __init__(self, params, layout, dtype, labels, weights, mode):
-        self.params, self.layout, self.dtype, self.labels, self.mode = params, layout, dtype, labels, mode
-        self.class_weight = per_class("class_weight", params["class_weight"], layout.channels, dtype)
-        self.weights = weights
-        self.count = 0
+    def __init__(self, params, arrays, dense_block):
+        self.params, self.arrays, self.dense_block = params, arrays, dense_block
+        dtype = arrays.scores.dtype
+        self.targets = DenseTargets(arrays.labels, arrays.layout, dtype, params["ignore_label"])
+        self.class_weight = per_class("class_weight", params["class_weight"], arrays.layout.channels, dtype)
+        self.weights = None if arrays.weights is None else arrays.layout.positionwise(read_weights(arrays.weights))
 
-    def block(self, block):
-        t, ignored_elements = read_dense(self.labels, self.layout, block, self.dtype, self.params["ignore_label"])
-        ignored = np.zeros((t.shape[0], t.shape[2]), bool) if ignored_elements is None else ignored_elements.all(axis=1)
-        coefficient = np.ones(ignored.shape) if self.weights is None else self.weights[block].astype(np.float64)
-        number = None
-        if self.params["target"] == "multi_label":
-            number = np.count_nonzero(t, axis=1)
-            coefficient /= np.maximum(number, 1)
-        weighted = t if self.class_weight is None else t * self.class_weight
-        self.count += self._count(t, weighted, coefficient, ignored)
+    def evaluate(self, block, factor, workspace):
+        arrays = self.arrays
+        t, weighted, number, coefficient, ignored_elements, ignored = self._read(block, workspace)
         if self.params["label_smoothing"]:
             weighted = self._smoothed(t, number, ignored_elements)
-        return weighted, coefficient, ignored
+        gradient = arrays.gradient_memory(block, workspace)
+        x, p = block.of(arrays.scores), block.of(arrays.probabilities)
+        losses = self.dense_block(x, weighted, coefficient * factor, gradient, p, workspace)
+        return _weighed(losses, np.broadcast_to(coefficient, losses.shape), ignored, gradient)
+
+    def _read(self, block, workspace):
+        """(t, t x class weight, M or None, the positions' coefficient, the ignored elements and positions or None)"""
+        t, ignored_elements = self.targets.read(block)
+        ignored = None if ignored_elements is None else ignored_elements.all(axis=1)
+        coefficient = 1.0 if self.weights is None else block.of_positions(self.weights).astype(np.float64)
+        number = None
+        if self.params["target"] == "multi_label":
+            is_label = workspace.array("is_label", t.shape, t.dtype)
+            np.copyto(is_label, np.not_equal(t, 0, out=workspace.array("is_label", t.shape, np.dtype(bool))))
+            number = sum_over_channels(is_label)
+            coefficient = coefficient / np.maximum(number, 1)
+        weighted = t if self.class_weight is None else t * self.class_weight
+        return t, weighted, number, coefficient, ignored_elements, ignored
 
     def _smoothed(self, t, number, ignored_elements):
         epsilon = self.params["label_smoothing"]
         # For multi-label it is t / M that is smoothed; the 1 / M is in the coefficient.
         uniform = epsilon / t.shape[1] * (1.0 if number is None else number[:, None])
-        smooth = t * (1 - epsilon)
-        smooth += uniform
+        smooth = (t * (1 - epsilon) + uniform).astype(t.dtype)
         if ignored_elements is not None:
             smooth[ignored_elements] = 0
         if self.class_weight is not None:
             smooth *= self.class_weight
         return smooth
 
-    def _count(self, t, weighted, coefficient, ignored):
-        if self.mode == "VALID":
-            return ignored.size - np.count_nonzero(ignored)
-        if self.mode == "WEIGHT":
+    def count(self, mode, workspace):
+        if mode == "VALID" and self.params["ignore_label"] is None:
+            return self.arrays.layout.positions
+        return sum(run(self.arrays.layout, workspace, lambda block, own: self._count(mode, block, own)))
+
+    def _count(self, mode, block, workspace):
+        t, weighted, _, coefficient, _, ignored = self._read(block, workspace)
+        n, _, s = t.shape
+        if mode == "VALID":
+            return n * s - (0 if ignored is None else np.count_nonzero(ignored))
+        if mode == "WEIGHT":
             return float((weighted.sum(axis=1, dtype=np.float64) * coefficient).sum())
-        if self.mode == "POSITIVES" and self.params["target"] == "multi_label":
+        if self.params["target"] == "multi_label":
             return np.count_nonzero(t)
-        if self.mode == "POSITIVES":
-            foreground = t > 0
-            if self.params["background_label"] is not None:
-                foreground[:, self.params["background_label"]] = False
-            return np.count_nonzero(foreground.any(axis=1))
-        return 0
+        foreground = t > 0
+        if self.params["background_label"] is not None:
+            foreground[:, self.params["background_label"]] = False
+        return np.count_nonzero(foreground.any(axis=1))
 
 
 class OnnxTarget:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 
-def power(base, exponent):
+def power(base, exponent, out=None):
     """``base ** exponent`` of an array of numbers, 0 or more, with 0 ** 0 = 1; keeps the dtype."""
-    if exponent == 0:
-        return np.ones_like(base)
     if exponent == 0.5:
-        return np.sqrt(base)
+        return np.sqrt(base, out=out)
     if exponent in (1, 2, 3, 4):
-        result = base
+        result = np.copy(base) if out is None else out
+        np.copyto(result, base)
         for _ in range(int(exponent) - 1):
-            result = result * base
+            result *= base
         return result
-    return np.power(base, base.dtype.type(exponent))
+    return np.power(base, base.dtype.type(exponent), out=out)
 
 
 def onnx_power(op, base, exponent):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from caffe_layers.blocks import Workspace, run
 from caffe_layers.layer import PluginLayer, naming
 from caffe_layers.loss import as_scores
-
-_BLOCK = 1 << 15
+from caffe_layers.targets import Layout
 
 
 def sigmoid(scores):
@@ -15,7 +15,7 @@ def sigmoid(scores):
     with naming("sigmoid"):
         scores = as_scores(scores)
     result = np.empty(scores.shape, scores.dtype)
-    _forward(scores, result)
+    _forward(scores, result, Workspace())
     return result
 
 
@@ -28,13 +28,23 @@ def halves(scores):
     return e, larger, e * larger
 
 
-def _forward(scores, result):
-    x, p = scores.reshape(-1), result.reshape(-1)
-    with np.errstate(under="ignore"):
-        for start in range(0, x.size, _BLOCK):
-            part = x[start : start + _BLOCK]
-            _, larger, smaller = halves(part)
-            p[start : start + _BLOCK] = np.where(part < 0, smaller, larger)
+def write_sigmoid(x, result):
+    """Write the sigmoid of a block of scores; both may be one array."""
+    if np.minimum.reduce(x, axis=None, initial=0) < -80:
+        _, larger, smaller = halves(x)
+        result[...] = np.where(x < 0, smaller, larger)
+        return
+    np.negative(x, out=result)
+    np.exp(result, out=result)
+    result += 1
+    np.divide(1, result, out=result)
+
+
+def _forward(scores, result, workspace):
+    layout = Layout(scores.shape, 0, scores.size, 1, 1)
+    x, p = layout.channelwise(scores), layout.channelwise(result)
+    with np.errstate(all="ignore"):
+        run(layout, workspace, lambda block, _: write_sigmoid(block.of(x), block.of(p)))
 
 
 class SigmoidLayer(PluginLayer):
@@ -49,17 +59,24 @@ class SigmoidLayer(PluginLayer):
     tops = ("probabilities",)
 
     def reshape(self, bottom, top):
+        self._workspace = getattr(self, "_workspace", None) or Workspace()
         top[0].reshape(*bottom[0].shape)
 
     def forward(self, bottom, top):
-        _forward(bottom[0].data, top[0].data)
+        _forward(bottom[0].data, top[0].data, self._workspace)
 
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0]:
-            p, dp, dx = (array.reshape(-1) for array in (top[0].data, top[0].diff, bottom[0].diff))
-            for start in range(0, p.size, _BLOCK):
-                part = slice(start, start + _BLOCK)
-                np.multiply(dp[part], p[part] * (1 - p[part]), out=dx[part])
+            layout = Layout(top[0].data.shape, 0, top[0].data.size, 1, 1)
+            arrays = [layout.channelwise(array) for array in (top[0].data, top[0].diff, bottom[0].diff)]
+
+            def work(block, own_workspace):
+                p, dp, dx = (block.of(array) for array in arrays)
+                slope = np.subtract(1, p, out=own_workspace.array("slope", p.shape, p.dtype))
+                slope *= p
+                np.multiply(dp, slope, out=dx)
+
+            run(layout, self._workspace, work)
 
     def onnx(self, op, scores):
         top = op.Sigmoid(scores)

@@ -6,7 +6,6 @@ import numpy as np
 
 from caffe_layers import elementwise
 from caffe_layers.loss import LossLayer, loss_and_gradient
-from caffe_layers.sigmoid import halves
 
 
 def sigmoid_cross_entropy_loss(
@@ -49,22 +48,41 @@ def sigmoid_cross_entropy_loss(
     )
 
 
-def terms(x, t, pos_weight, gradient):
-    """loss = a log(1 + exp(-x)) + b log(1 + exp(x)), a = pos_weight t, b = 1 - t; dloss/dx = b p - a (1 - p).
+def no_terms(x, weight, gradient, workspace):
+    """loss = log(1 + exp(x)), dloss/dx = p; see elementwise.py."""
+    e = np.exp(x, out=workspace.array("e", x.shape, x.dtype))
+    losses = np.log1p(e, out=x)
+    np.add(e, 1, out=gradient)
+    np.divide(e, gradient, out=gradient)
+    return _weighed(losses, weight, gradient)
 
-    Both logarithms are log(1 + exp(-|x|)) plus |x| or 0, so nothing overflows or cancels; see elementwise.py.
+
+def terms(distance, u, sides, weight, gradient, workspace):
+    """loss = log(1 + exp(-|x|)) + |x| u, dloss/d|x| = u - exp(-|x|) / (1 + exp(-|x|)); see elementwise.py.
+
+    With pos_weight, a and b being the sides: (a + b) log(1 + exp(-|x|)) + |x| a.
     """
-    e, larger, smaller = halves(x)
-    positive, negative = t if pos_weight is None else t * pos_weight, 1 - t
-    losses = np.log1p(e, out=e)
-    if pos_weight is not None:
-        losses *= positive + negative
-    losses += np.maximum(x, 0) * negative
-    losses += np.maximum(-x, 0) * positive
-    if gradient is not None:
-        below = x < 0
-        np.multiply(np.where(below, smaller, larger), negative, out=gradient)
-        gradient -= np.where(below, larger, smaller) * positive
+    e = np.negative(distance, out=workspace.array("e", u.shape, u.dtype))
+    np.exp(e, out=e)
+    losses = np.log1p(e, out=workspace.array("losses", u.shape, u.dtype))
+    np.add(e, 1, out=gradient)
+    if sides is None:
+        distance *= u
+        np.divide(e, gradient, out=gradient)
+        np.subtract(u, gradient, out=gradient)
+    else:
+        a, b = sides
+        losses *= a + b
+        distance *= a
+        np.divide(a - b * e, gradient, out=gradient)
+    losses += distance
+    return _weighed(losses, weight, gradient)
+
+
+def _weighed(losses, weight, gradient):
+    if not isinstance(weight, float) or weight != 1:
+        losses *= weight
+        gradient *= weight
     return losses
 
 
@@ -124,8 +142,8 @@ class SigmoidCrossEntropyLossLayer(LossLayer):
     background_has_a_channel = False
 
     @classmethod
-    def evaluate(cls, params, layout, scores, labels, weights, gradient, probabilities):
-        return elementwise.evaluate(params, layout, scores, labels, weights, gradient, probabilities, terms)
+    def evaluate(cls, params, arrays, workspace):
+        return elementwise.evaluate(params, arrays, workspace, no_terms, terms, arrays.scores.dtype)
 
     def onnx(self, op, scores, labels, weights=None):
         return elementwise.onnx_loss(op, self, scores, labels, weights, onnx_terms)

@@ -6,13 +6,10 @@ from functools import partial
 
 import numpy as np
 
-from caffe_layers import elementwise
-from caffe_layers import sigmoid_cross_entropy as cross_entropy
+from caffe_layers import elementwise, sigmoid_cross_entropy
 from caffe_layers.loss import LossLayer, loss_and_gradient, product
 from caffe_layers.params import FRACTION_OR_WEIGHTS, NOT_NEGATIVE, Parameter, or_null
 from caffe_layers.power import onnx_power, power
-from caffe_layers.sigmoid import halves
-from caffe_layers.targets import per_class
 
 
 def sigmoid_focal_loss(
@@ -59,52 +56,54 @@ def sigmoid_focal_loss(
     )
 
 
-def terms(x, t, pos_weight, gradient, alpha, gamma):
-    """loss = alpha_t q^gamma B and dloss/dx = alpha_t q^gamma (dB/dx + gamma (1 - 2 t) p (1 - p) / q B).
+def no_terms(x, weight, gradient, workspace, gamma):
+    """loss = p^gamma B, dloss/dx = p^gamma (p + gamma (1 - p) B), B = log(1 + exp(x)); see elementwise.py."""
+    # Rounded from float64, since the power multiplies the relative error of p.
+    e = np.exp(x, out=workspace.array("e", x.shape, x.dtype), dtype=np.float64, casting="same_kind")
+    cross_entropy = np.log1p(e, out=x)
+    rest = np.add(e, 1, out=gradient)
+    np.divide(1, rest, out=rest)
+    p = np.multiply(e, rest, out=e)
+    modulation = power(p, gamma, out=workspace.array("modulation", x.shape, x.dtype))
+    modulation *= weight
+    rest *= gamma
+    rest *= cross_entropy
+    gradient += p
+    gradient *= modulation
+    cross_entropy *= modulation
+    return cross_entropy
 
-    B is the cross-entropy of sigmoid_cross_entropy.py, q = 1 - p_t = p (1 - t) + (1 - p) t, and alpha a number or None.
-    p (1 - p) / q is at most 1 and goes to max(p, 1 - p) where q goes to 0, so no gamma needs a negative power of q.
+
+def terms(distance, u, sides, weight, gradient, workspace, gamma):
+    """loss = q^gamma B and dloss/d|x| = q^gamma (dB/d|x| - gamma (1 - 2 u) p (1 - p) / q B); see elementwise.py.
+
+    B is the cross-entropy of sigmoid_cross_entropy.py, q = 1 - p_t = s + u (l - s) of the larger and the smaller one of
+    p and 1 - p. p (1 - p) / q = l s / q is at most 1 and goes to l where q goes to 0, so no gamma needs a negative power
+    of q.
     """
-    if gamma == 0:
-        losses = cross_entropy.terms(x, t, pos_weight, gradient)
-        slope = gradient
-    else:
-        losses, slope = _modulated(x, t, pos_weight, gradient is not None, gamma)
-    if alpha is not None:
-        alpha_t = alpha * t + (1 - alpha) * (1 - t)
-        losses *= alpha_t
-        if gradient is not None:
-            slope *= alpha_t
-    if gradient is not None and slope is not gradient:
-        gradient[...] = slope
-    return losses
-
-
-def _modulated(x, t, pos_weight, with_gradient, gamma):
-    # In float64, since the power multiplies the relative error of q by gamma.
-    x = x.astype(np.float64)
-    t = t if isinstance(t, float) else t.astype(np.float64)
-    gradient = np.empty_like(x) if with_gradient else None
-    losses = cross_entropy.terms(x, t, pos_weight, gradient)
-    _, larger, smaller = halves(x)
-    below = x < 0
-    q = np.where(below, smaller, larger) * (1 - t)
-    q += np.where(below, larger, smaller) * t
+    e = np.exp(-distance, dtype=np.float64).astype(u.dtype)
+    cross_entropy = sigmoid_cross_entropy.terms(distance, u, sides, 1.0, gradient, workspace)
+    larger = 1 / (1 + e)
+    smaller = np.multiply(e, larger, out=e)
+    q = (larger - smaller) * u
+    q += smaller
     modulation = power(q, gamma)
-    if with_gradient:
-        slope = np.divide(smaller, q, out=np.ones_like(q), where=q > 0)
-        slope *= larger
-        slope *= gamma * (1 - 2 * t)
-        slope *= losses
-        gradient += slope
-        gradient *= modulation
-    losses *= modulation
-    return losses, gradient
+    modulation *= weight
+    # Where q is 0 then so is s, and s / q is to be 1.
+    tiny = np.finfo(u.dtype).tiny
+    slope = np.divide(smaller + tiny, q + tiny, out=q)
+    slope *= larger
+    slope *= gamma * (1 - 2 * u)
+    slope *= cross_entropy
+    gradient -= slope
+    gradient *= modulation
+    cross_entropy *= modulation
+    return cross_entropy
 
 
 def onnx_terms(op, x, t, pos_weight, alpha, gamma):
     """(losses, derivative) of :func:`terms`; see elementwise.py."""
-    cross_entropy_losses, cross_entropy_derivative = cross_entropy.onnx_terms(op, x, t, pos_weight)
+    cross_entropy_losses, cross_entropy_derivative = sigmoid_cross_entropy.onnx_terms(op, x, t, pos_weight)
     alpha_t = None if alpha is None else _onnx_alpha(op, t, alpha)
     if gamma == 0:
         return product(op, cross_entropy_losses, alpha_t), lambda: product(op, cross_entropy_derivative(), alpha_t)
@@ -167,13 +166,15 @@ class SigmoidFocalLossLayer(LossLayer):
     background_has_a_channel = False
 
     @classmethod
-    def evaluate(cls, params, layout, scores, labels, weights, gradient, probabilities):
-        number, factors = _split(params["alpha"])
-        factors = per_class("alpha", factors, layout.channels, scores.dtype)
-        focal = partial(terms, alpha=number, gamma=params["gamma"])
-        return elementwise.evaluate(
-            params, layout, scores, labels, weights, gradient, probabilities, focal, class_factor=factors
-        )
+    def evaluate(cls, params, arrays, workspace):
+        alpha, class_factor = _split(params["alpha"])
+        gamma = params["gamma"]
+        functions = sigmoid_cross_entropy.no_terms, sigmoid_cross_entropy.terms
+        if gamma:
+            functions = partial(no_terms, gamma=gamma), partial(terms, gamma=gamma)
+        # The power multiplies the relative error of its base: above the paper's gamma that is too much for float32.
+        dtype = np.float64 if gamma > 2 else arrays.scores.dtype
+        return elementwise.evaluate(params, arrays, workspace, *functions, dtype, alpha, class_factor)
 
     def onnx(self, op, scores, labels, weights=None):
         number, factors = _split(self.params["alpha"])

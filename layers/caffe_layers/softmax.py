@@ -4,40 +4,51 @@ from __future__ import annotations
 
 import numpy as np
 
+from caffe_layers.blocks import Workspace, run
 from caffe_layers.layer import PluginLayer, naming
 from caffe_layers.loss import AXIS, as_scores
 from caffe_layers.targets import Layout
 
+SAFE = 1e30
+"""Sums of exponentials below this, and above 1 over this, have all the digits of float32."""
+_LARGEST = float(np.finfo(np.float64).max)
+_CHANNELS = 32
+"""So many channels are summed before the sum goes on in float64."""
 
-def exponentials(scores, out):
-    """Write e_c = exp(x_c - m), m the largest score of the position, to ``out`` and return m and the tail.
 
-    ``scores`` and ``out`` are outer x C x inner, of one dtype; m and the tail outer x inner, float64. The tail is the
-    sum of all e_c but that of the largest score (which is 1), so that p_c = e_c / (1 + tail), and -log p_c =
-    log1p(tail) + (m - x_c) has no cancellation.
+def sum_over_channels(values, factors=None):
+    """The sums over the channels of n x C x s values, or of their products with factors: n x s, float64.
+
+    They are summed in the values' own dtype, in so many parts that no digits are lost.
     """
-    largest = scores.max(axis=1, keepdims=True)
-    np.subtract(scores, largest, out=out)
-    np.exp(out, out=out)
-    tail = np.add.reduce(out, axis=1, dtype=np.float64) - 1
-    # Where one score has more than half of the probability, loss and gradient are nearly proportional to the tail, and
-    # an exponent far below 0 that has been rounded to float32 would show in them.
-    decided = tail < 1
-    if decided.any():
-        out.transpose(0, 2, 1)[decided], tail[decided] = _exact(scores.transpose(0, 2, 1)[decided])
-    return largest[:, 0].astype(np.float64), tail
+    n, channels, s = values.shape
+    if s == 1:
+        if factors is None:
+            return np.einsum("ncs->ns", values).astype(np.float64)
+        return np.einsum("ncs,ncs->ns", values, factors).astype(np.float64)
+    total = np.zeros((n, s))
+    for start in range(0, channels, _CHANNELS):
+        part = values[:, start : start + _CHANNELS]
+        if factors is not None:
+            part = part * factors[:, start : start + _CHANNELS]
+        total += np.add.reduce(part, axis=1)
+    return total
 
 
-def _exact(rows):
-    """The exponentials and the tail of rows of scores, by way of float64."""
-    rows = rows.astype(np.float64)
-    which = np.arange(len(rows)), rows.argmax(axis=1)
-    rows -= rows[which][:, None]
-    np.exp(rows, out=rows)
-    rows[which] = 0
-    tail = rows.sum(axis=1)
-    rows[which] = 1
-    return rows, tail
+def outside(total, inverse):
+    """The positions whose sum of exponentials, or its inverse, is near the end of float32 or NaN; None: none are."""
+    largest = np.maximum(total, inverse)
+    if np.maximum.reduce(largest, axis=None, initial=0) < SAFE:
+        return None
+    return ~(largest < SAFE)
+
+
+def shifted(scores, positions):
+    """The scores of the positions in the mask, as rows of float64 of which the largest is 0."""
+    rows = scores.transpose(0, 2, 1)[positions].astype(np.float64)
+    rows -= rows.max(axis=1, keepdims=True)
+    # The distance of two finite scores can be more than the dtype holds, and 0 times infinity is no number.
+    return np.maximum(rows, -_LARGEST, out=rows)
 
 
 def softmax(scores, axis=1):
@@ -49,30 +60,41 @@ def softmax(scores, axis=1):
         scores = as_scores(scores)
         layout = Layout.of(scores.shape, axis)
     probabilities = np.empty(scores.shape, scores.dtype)
-    _forward(layout, scores, probabilities)
+    _forward(layout, layout.channelwise(scores), layout.channelwise(probabilities), Workspace())
     return probabilities
 
 
-def _forward(layout, scores, probabilities):
-    scores, probabilities = layout.channelwise(scores), layout.channelwise(probabilities)
+def _forward(layout, scores, probabilities, workspace):
+    """exp without subtracting the largest score, which costs a pass, unless a position needs it."""
+
+    def work(block, own_workspace):
+        x, p = block.of(scores), block.of(probabilities)
+        if np.may_share_memory(x, p):
+            x = own_workspace.array("scores", x.shape, x.dtype)
+            x[...] = p
+        np.exp(x, out=p)
+        total = sum_over_channels(p)
+        inverse = 1 / total
+        far = outside(total, inverse)
+        if far is not None:
+            e = np.exp(shifted(x, far))
+            p.transpose(0, 2, 1)[far] = e
+            inverse[far] = 1 / e.sum(axis=1)
+        p *= inverse[:, None].astype(p.dtype)
+
     with np.errstate(all="ignore"):
-        for rows, columns in layout.blocks():
-            p = probabilities[rows, :, columns]
-            x = scores[rows, :, columns]
-            if np.may_share_memory(x, p):
-                x = x.copy()
-            _, tail = exponentials(x, out=p)
-            p *= (1 / (1 + tail))[:, None].astype(p.dtype)
+        run(layout, workspace, work)
 
 
-def _backward(layout, probabilities, probability_diff, score_diff):
+def _backward(layout, probabilities, probability_diff, score_diff, workspace):
     """dL/dx_c = p_c (dL/dp_c - sum_k p_k dL/dp_k); the two diffs may be one array."""
-    arrays = [layout.channelwise(array) for array in (probabilities, probability_diff, score_diff)]
-    for rows, columns in layout.blocks():
-        p, dp, dx = (array[rows, :, columns] for array in arrays)
-        mean = np.einsum("ncs,ncs->ns", p, dp, dtype=np.float64)
-        np.subtract(dp, mean[:, None].astype(dp.dtype), out=dx)
-        np.multiply(dx, p, out=dx)
+
+    def work(block, _):
+        p, dp, dx = block.of(probabilities), block.of(probability_diff), block.of(score_diff)
+        np.subtract(dp, sum_over_channels(p, dp)[:, None].astype(dp.dtype), out=dx)
+        dx *= p
+
+    run(layout, workspace, work)
 
 
 class SoftmaxLayer(PluginLayer):
@@ -90,14 +112,17 @@ class SoftmaxLayer(PluginLayer):
     def reshape(self, bottom, top):
         with naming(type(self).__name__):
             self._layout = Layout.of(bottom[0].shape, self.params["axis"])
+        self._workspace = getattr(self, "_workspace", None) or Workspace()
         top[0].reshape(*bottom[0].shape)
 
     def forward(self, bottom, top):
-        _forward(self._layout, bottom[0].data, top[0].data)
+        view = self._layout.channelwise
+        _forward(self._layout, view(bottom[0].data), view(top[0].data), self._workspace)
 
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0]:
-            _backward(self._layout, top[0].data, top[0].diff, bottom[0].diff)
+            view = self._layout.channelwise
+            _backward(self._layout, view(top[0].data), view(top[0].diff), view(bottom[0].diff), self._workspace)
 
     def onnx(self, op, scores):
         axis = self.params["axis"]

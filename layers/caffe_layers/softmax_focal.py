@@ -12,7 +12,6 @@ from caffe_layers.loss import AXIS, CLASS_WEIGHT, LossLayer, loss_and_gradient
 from caffe_layers.loss import ignore_label as ignore_label_parameter
 from caffe_layers.params import FRACTION_OR_WEIGHTS, INTEGER_FROM_0, NOT_NEGATIVE, Parameter, or_null
 from caffe_layers.power import onnx_power, power
-from caffe_layers.targets import per_class
 
 
 def softmax_focal_loss(
@@ -105,21 +104,11 @@ class SoftmaxFocalLossLayer(LossLayer):
     per_class_parameters = ("class_weight", "alpha")
 
     @classmethod
-    def evaluate(cls, params, layout, scores, labels, weights, gradient, probabilities):
-        alpha = per_class("alpha", params["alpha"], layout.channels, scores.dtype)
-
-        def scale(target):
-            if alpha is None:
-                return 1.0
-            if isinstance(alpha, float):
-                return np.where(target.foreground, alpha, alpha if params["background_label"] is None else 1 - alpha)
-            return target.of_class(alpha)
-
-        modulate = partial(_modulate, gamma=params["gamma"])
-        index_block = partial(softmax_loss.index_block, modulate=modulate)
-        return positionwise.evaluate(
-            params, layout, scores, labels, weights, gradient, probabilities, index_block, None, scale
-        )
+    def evaluate(cls, params, arrays, workspace):
+        focal = softmax_loss.index_block
+        if params["gamma"]:
+            focal = partial(focal, modulate=partial(_modulate, gamma=params["gamma"]))
+        return positionwise.evaluate(params, arrays, workspace, focal, None, _alpha(params, arrays.layout.channels))
 
     def onnx(self, op, scores, labels, weights=None):
         alpha = self.params["alpha"]
@@ -134,3 +123,14 @@ class SoftmaxFocalLossLayer(LossLayer):
         target = positionwise.OnnxTarget(op, self.params, scores, labels, weights, scale)
         modulate = partial(_onnx_modulate, gamma=self.params["gamma"])
         return softmax_loss.onnx_softmax_loss(op, self, scores, target, modulate)
+
+
+def _alpha(params, channels):
+    """alpha_t for each label, or None."""
+    alpha, background = params["alpha"], params["background_label"]
+    if alpha is None or isinstance(alpha, list):
+        return None if alpha is None else np.array(alpha)
+    of_label = np.full(channels, alpha)
+    if background is not None:
+        of_label[background] = 1 - alpha
+    return of_label

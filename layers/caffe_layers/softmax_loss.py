@@ -6,7 +6,7 @@ import numpy as np
 
 from caffe_layers import positionwise
 from caffe_layers.loss import HIGHEST, LossLayer, loss_and_gradient, product
-from caffe_layers.softmax import exponentials
+from caffe_layers.softmax import SAFE, outside, shifted, sum_over_channels
 
 
 def softmax_loss(
@@ -47,52 +47,83 @@ def softmax_loss(
     )
 
 
-def index_block(x, channel, coefficient, gradient, probabilities, modulate=None):
-    """loss = -log p_t, dloss/dx_c = p_c - [c = t]; see positionwise.py.
+def index_block(x, x_t, label, coefficient, gradient, place, probabilities, workspace, modulate=None):
+    """l = -log p_t, dl/dx_c = p_c - [c = t]; see positionwise.py.
 
-    ``modulate(1 - p_t, -log p_t)`` gives another function of them and its derivative by -log p_t.
+    The sum over the others is taken without the label's own e_t, so that neither l = log1p(others / e_t) nor
+    1 - p_t = others / total cancels. ``modulate(1 - p_t, -log p_t)`` gives another function of them and its derivative
+    by -log p_t.
     """
-    e = np.empty_like(x) if gradient is None else gradient
-    largest, tail = exponentials(x, out=e)
-    total = 1 + tail
-    _write_probabilities(e, total, probabilities)
-    e_t = _pick(e, channel)
-    others = tail + (1 - e_t)
-    losses = np.log1p(tail) + (largest - _pick(x, channel))
-    slope = 1.0
+    flat, places = place
+    e, e_flat, e_places = gradient, flat, places
     if modulate is not None:
-        losses, slope = modulate(others / total, losses)
-    if gradient is not None:
-        slope = coefficient * slope / total
-        gradient *= slope[:, None].astype(x.dtype)
-        np.put_along_axis(gradient, channel[:, None], (-slope * others)[:, None].astype(x.dtype), axis=1)
-    return losses * coefficient
-
-
-def dense_block(x, target, coefficient, gradient, probabilities):
-    """loss = -sum_c t_c log p_c, dloss/dx_c = p_c sum_k t_k - t_c; see positionwise.py."""
-    e = np.empty_like(x) if gradient is None else gradient
-    largest, tail = exponentials(x, out=e)
-    total = 1 + tail
-    _write_probabilities(e, total, probabilities)
-    mass = target.sum(axis=1, dtype=np.float64)
-    below = np.subtract(largest[:, None].astype(x.dtype), x)
-    # The distance of two finite scores can be more than the dtype holds, and 0 times infinity is no number.
-    np.minimum(below, np.finfo(x.dtype).max, out=below)
-    losses = mass * np.log1p(tail) + np.einsum("ncs,ncs->ns", target, below, dtype=np.float64)
-    if gradient is not None:
-        gradient *= (coefficient * mass / total)[:, None].astype(x.dtype)
-        gradient -= target * coefficient[:, None].astype(x.dtype)
-    return losses * coefficient
-
-
-def _pick(values, channel):
-    return np.take_along_axis(values, channel[:, None], axis=1)[:, 0].astype(np.float64)
-
-
-def _write_probabilities(e, total, probabilities):
+        # A power multiplies the relative error of 1 - p_t, so there the exponentials stay float64.
+        e = workspace.array("e", x.shape, np.dtype(np.float64))
+        n, channels, s = x.shape
+        e_flat, e_places = e.reshape(-1), (np.arange(n)[:, None] * channels + label) * s + np.arange(s)
+    np.exp(x, out=e, dtype=e.dtype)
+    e_t = np.exp(x_t)
+    e_flat[e_places] = 0
+    others = sum_over_channels(e)
+    total = others + e_t
+    inverse = 1 / total
+    losses = np.log1p(others / e_t)
+    far = outside(total, 1 / others)
+    if far is None and not np.isfinite(losses.sum()):
+        far = ~np.isfinite(losses)
+    if far is not None:
+        others[far], total[far], losses[far] = _index_rows(x, label, e, e_t, far)
+        inverse = 1 / total
     if probabilities is not None:
-        np.multiply(e, (1 / total)[:, None].astype(e.dtype), out=probabilities)
+        np.multiply(e, inverse[:, None].astype(x.dtype), out=probabilities, casting="same_kind")
+        np.put_along_axis(probabilities, label[:, None], (e_t * inverse)[:, None].astype(x.dtype), axis=1)
+    scale = coefficient * inverse
+    if modulate is not None:
+        losses, slope = modulate(others * inverse, losses)
+        scale *= slope
+    np.multiply(e, scale[:, None].astype(e.dtype), out=gradient, casting="same_kind")
+    flat[places] = scale * -others
+    return losses
+
+
+def _index_rows(x, label, e, e_t, positions):
+    """(others, total, losses) of the positions in the mask by way of float64, their e and e_t put in place."""
+    rows, label = shifted(x, positions), label[positions]
+    labelled = np.arange(len(rows)), label
+    below = rows[labelled]
+    np.exp(rows, out=rows)
+    e_t[positions] = rows[labelled]
+    rows[labelled] = 0
+    e.transpose(0, 2, 1)[positions] = rows
+    others = rows.sum(axis=1)
+    total = others + e_t[positions]
+    return others, total, np.where(others < 1, np.log1p(others / e_t[positions]), np.log(total) - below)
+
+
+def dense_block(x, target, coefficient, gradient, probabilities, workspace):
+    """l = -sum_c t_c log p_c, dl/dx_c = p_c sum_k t_k - t_c; see positionwise.py."""
+    e = np.exp(x, out=gradient)
+    total = sum_over_channels(e)
+    inverse = 1 / total
+    mass = sum_over_channels(target)
+    weighted = sum_over_channels(target, x)
+    losses = mass * np.log(total) - weighted
+    # Not where the difference is small beside its terms, or its terms beside the ends of float32.
+    exact = ~(((losses >= mass + 0.5 * np.abs(weighted)) | (mass == 0)) & (np.maximum(total, inverse) < SAFE))
+    if exact.any():
+        rows, t = shifted(x, exact), target.transpose(0, 2, 1)[exact].astype(np.float64)
+        e_rows = np.exp(rows)
+        tail = np.where(rows == 0, 0, e_rows).sum(axis=1) + (np.count_nonzero(rows == 0, axis=1) - 1)
+        losses[exact] = t.sum(axis=1) * np.log1p(tail) - np.einsum("nc,nc->n", t, rows)
+        e.transpose(0, 2, 1)[exact] = e_rows
+        inverse[exact] = 1 / (1 + tail)
+    if probabilities is not None:
+        np.multiply(e, inverse[:, None].astype(x.dtype), out=probabilities)
+    coefficient = np.broadcast_to(coefficient, mass.shape)
+    gradient *= (coefficient * mass * inverse)[:, None].astype(x.dtype)
+    scaled = workspace.array("scaled target", x.shape, x.dtype)
+    gradient -= np.multiply(target, coefficient[:, None].astype(x.dtype), out=scaled)
+    return losses
 
 
 def onnx_softmax_loss(op, layer, scores, target, modulate=None):
@@ -158,10 +189,8 @@ class SoftmaxLossLayer(LossLayer):
     parameters = positionwise.PARAMETERS
 
     @classmethod
-    def evaluate(cls, params, layout, scores, labels, weights, gradient, probabilities):
-        return positionwise.evaluate(
-            params, layout, scores, labels, weights, gradient, probabilities, index_block, dense_block
-        )
+    def evaluate(cls, params, arrays, workspace):
+        return positionwise.evaluate(params, arrays, workspace, index_block, dense_block)
 
     def onnx(self, op, scores, labels, weights=None):
         return onnx_softmax_loss(op, self, scores, positionwise.OnnxTarget(op, self.params, scores, labels, weights))

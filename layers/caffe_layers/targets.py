@@ -12,10 +12,8 @@ from collections import namedtuple
 
 import numpy as np
 
+from caffe_layers.blocks import run
 from caffe_layers.layer import LabelError, ParameterError, ShapeError
-
-BLOCK = 1 << 15
-"""Elements of the scores worked on at a time: they and what is computed from them stay in a core's cache."""
 
 
 class Layout(namedtuple("Layout", "shape axis outer channels inner")):
@@ -41,13 +39,12 @@ class Layout(namedtuple("Layout", "shape axis outer channels inner")):
     def positionwise(self, array):
         return array.reshape(self.outer, self.inner)
 
-    def blocks(self):
-        """(outer slice, inner slice) pairs that cover all positions in cache-sized steps."""
-        columns = max(1, min(self.inner, BLOCK // self.channels))
-        rows = max(1, BLOCK // (self.channels * columns))
-        for row in range(0, self.outer, rows):
-            for column in range(0, self.inner, columns):
-                yield slice(row, row + rows), slice(column, column + columns)
+    def places(self, block, channel):
+        """Where the elements of these channels (n x s) of a block are in memory, counted in elements."""
+        rows, columns = block
+        row = np.arange(rows.start, rows.stop)[:, None] * (self.channels * self.inner)
+        column = np.arange(columns.start, columns.stop)
+        return (channel * self.inner if self.inner > 1 else channel) + row + column
 
 
 def check_bottoms(layout, target, labels, weights, weights_per_element=False, other_shape=False):
@@ -103,78 +100,107 @@ def _first_outside(values, low, high):
     return tuple(int(at) for at in np.argwhere(wrong)[0])
 
 
-class IndexTarget:
-    """One label per position.
-
-    ``channel`` (outer x inner) holds the channel that each label names, 0 where it names none; ``ignored``, ``counted``
-    and ``named`` (has a channel) are masks. Raises LabelError where a label is neither valid nor ``ignore_label``.
-    """
+class Labels:
+    """Labels, one per position, as outer x inner: read block by block, and counted."""
 
     def __init__(self, labels, layout, ignore_label, background_label, background_has_a_channel):
         # A background without a channel is one more valid label, and the labels above it move down by one.
-        shifted = background_label is not None and not background_has_a_channel
-        classes = layout.channels + shifted
-        flat = layout.positionwise(labels)
-        ignored = np.zeros(flat.shape, bool) if ignore_label is None else flat == ignore_label
+        self._shifted = background_label is not None and not background_has_a_channel
+        self._labels, self._layout = labels, layout
+        self._flat = layout.positionwise(labels)
+        self._ignore_label, self._background_label = ignore_label, background_label
+        self._classes = layout.channels + self._shifted
+
+    def read(self, block):
+        """(label, ignored) of a block: integers, 0 where they are ignored, and the mask of those (None: none are).
+
+        Raises LabelError where a label is neither valid nor ``ignore_label``.
+        """
+        given = block.of_positions(self._flat)
+        ignored = None
+        if self._ignore_label is not None:
+            ignored = given == self._ignore_label
+            ignored = ignored if ignored.any() else None
+        label = given.astype(np.intp)
+        if ignored is not None:
+            label *= ~ignored
+        # As unsigned numbers, those below 0 are above all classes.
+        valid = label.size == 0 or np.maximum.reduce(label.view(np.uintp), axis=None) < self._classes
+        if not valid or (given.dtype.kind == "f" and not (np.floor(given) == given).all()):
+            self._refuse()
+        return label, ignored
+
+    def channels(self, label, ignored):
+        """Of what :meth:`read` gives: the channel of each label, 0 where it has none, and the mask of those that do."""
+        if not self._shifted:
+            return label, None if ignored is None else ~ignored
+        named = label != self._background_label
+        if ignored is not None:
+            named &= ~ignored
+        return (label - (label > self._background_label)) * named, named
+
+    def _refuse(self):
+        flat, ignore = self._flat, self._ignore_label
         with np.errstate(invalid="ignore"):
-            index = flat.astype(np.intp)
-            wrong = ~(((index == flat) & (index >= 0) & (index < classes)) | ignored)
-        if wrong.any():
-            place = np.unravel_index(int(np.argmax(wrong)), labels.shape)
-            valid = f"integral and in 0 to {classes - 1}"
-            ignoring = "" if ignore_label is None else f", or ignore_label ({ignore_label})"
-            raise LabelError(
-                f"labels (bottom[1]) must be {valid}{ignoring}, but the label at {tuple(int(at) for at in place)} is"
-                f" {labels[place]} (scores {layout.shape}, axis {layout.axis})"
-            )
-        index[ignored] = 0
-        background = np.zeros(flat.shape, bool) if background_label is None else index == background_label
-        self.layout = layout
-        self.ignored = ignored
-        self.counted = ~ignored
-        self.foreground = self.counted & ~background
-        self.named = self.foreground if shifted else self.counted
-        self.channel = index - (index > background_label) if shifted else index
-        if shifted:
-            self.channel[~self.named] = 0
+            label = flat.astype(np.intp)
+        wrong = ~((label == flat) & (label >= 0) & (label < self._classes))
+        if ignore is not None:
+            wrong &= flat != ignore
+        place = np.unravel_index(int(np.argmax(wrong)), self._labels.shape)
+        ignoring = "" if ignore is None else f", or ignore_label ({ignore})"
+        raise LabelError(
+            f"labels (bottom[1]) must be integral and in 0 to {self._classes - 1}{ignoring}, but the label at"
+            f" {tuple(int(at) for at in place)} is {self._labels[place]}"
+            f" (scores {self._layout.shape}, axis {self._layout.axis})"
+        )
 
-    def of_class(self, values):
-        """Each position's entry of ``values`` (channels x 1, or None for ones), as float64."""
-        return np.ones(self.channel.shape) if values is None else values[:, 0].astype(np.float64)[self.channel]
+    def number_counted(self, workspace):
+        """How many positions are not ignored."""
+        return self._layout.positions - self._number_of(self._ignore_label, workspace)
 
-    def count(self, mode, class_weight, weights):
-        """What the normalization mode counts, in positions; ``weights`` is outer x inner or None."""
-        if mode == "VALID":
-            return np.count_nonzero(self.counted)
-        if mode == "POSITIVES":
-            return np.count_nonzero(self.foreground)
-        if mode == "WEIGHT":
-            weight = self.of_class(class_weight) * self.named
-            return float((weight if weights is None else weight * weights).sum())
-        return self.layout.positions if mode == "FULL" else self.layout.outer
+    def number_of_foreground(self, workspace):
+        """How many of those are not of the background."""
+        background = self._background_label
+        others = 0 if background == self._ignore_label else self._number_of(background, workspace)
+        return self.number_counted(workspace) - others
+
+    def _number_of(self, value, workspace):
+        if value is None:
+            return 0
+        parts = run(self._layout, workspace, lambda block, _: np.count_nonzero(block.of_positions(self._flat) == value))
+        return sum(parts)
 
 
-def read_dense(labels, layout, block, dtype, ignore_label, high=math.inf):
-    """A block of dense targets with 0 at the elements to be ignored, and the mask of those (None: none are).
+class DenseTargets:
+    """Targets, one per element, as outer x C x inner: read block by block. They are finite and in 0 to ``high``."""
 
-    The elements equal to ``ignore_label`` are ignored; the others must be finite, 0 or more, at most ``high``.
-    """
-    rows, columns = block
-    values = layout.channelwise(labels)[rows, :, columns]
-    ignored = None
-    if ignore_label is not None:
-        ignored = values == ignore_label
-        ignored = ignored if ignored.any() else None
-    if ignored is not None:
-        values = np.where(ignored, values.dtype.type(0), values)
-    place = _first_outside(values, 0, high)
-    if place is not None:
-        place = np.add(place, (rows.start, 0, columns.start))
-        flat = np.ravel_multi_index(place, (layout.outer, layout.channels, layout.inner))
-        within = "finite and 0 or more" if high == math.inf else f"finite and in 0 to {high}"
-        ignoring = "" if ignore_label is None else f", or ignore_label ({ignore_label})"
+    def __init__(self, targets, layout, dtype, ignore_label, high=math.inf):
+        self._targets, self._layout, self._dtype, self._high = targets, layout, dtype, high
+        self._flat = layout.channelwise(targets)
+        self._ignore_label = ignore_label
+
+    def read(self, block):
+        """A block of targets with 0 at the elements to be ignored, and the mask of those (None: none are).
+
+        The elements equal to ``ignore_label`` are ignored. Raises LabelError where another one is out of range.
+        """
+        values = block.of(self._flat)
+        ignored = None
+        if self._ignore_label is not None:
+            ignored = values == self._ignore_label
+            ignored = ignored if ignored.any() else None
+        if ignored is not None:
+            values = np.where(ignored, values.dtype.type(0), values)
+        place = _first_outside(values, 0, self._high)
+        if place is not None:
+            self._refuse(np.add(place, (block.rows.start, 0, block.columns.start)))
+        return values.astype(self._dtype, copy=False), ignored
+
+    def _refuse(self, place):
+        flat = np.ravel_multi_index(place, self._flat.shape)
+        within = "finite and 0 or more" if self._high == math.inf else f"finite and in 0 to {self._high}"
+        ignoring = "" if self._ignore_label is None else f", or ignore_label ({self._ignore_label})"
         raise LabelError(
             f"labels (bottom[1]) must be {within}{ignoring}, but the value at"
-            f" {tuple(int(at) for at in np.unravel_index(flat, labels.shape))} is {labels.flat[flat]}"
+            f" {tuple(int(at) for at in np.unravel_index(flat, self._targets.shape))} is {self._targets.flat[flat]}"
         )
-    return values.astype(dtype, copy=False), ignored

@@ -128,7 +128,7 @@ def test_a_target_out_of_range_is_named_with_its_place(layer, params, value, wor
 
 
 def test_the_place_is_right_behind_the_first_block(monkeypatch):
-    monkeypatch.setattr(caffe_layers.targets, "BLOCK", 8)
+    monkeypatch.setattr(caffe_layers.blocks, "BLOCK", 8)
     targets = np.zeros((3, 2, 5, 2))
     targets[2, 1, 4, 0] = -1
     message = _message(LabelError, SOFTMAX, "target: distribution", np.zeros((3, 2, 5, 2)), targets)

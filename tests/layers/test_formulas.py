@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_cases import CASES, LOSS_FUNCTIONS, LOSSES, MODES, Case, cases
 
-from caffe_layers import LayerError, targets
+from caffe_layers import LayerError, blocks
 from caffe_layers import functional as F
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -190,7 +190,7 @@ def test_work_in_blocks_gives_what_one_block_gives(layer, monkeypatch):
         case = Case(layer, shape, {"ignore_label": 2, "normalization": "VALID"}, "position")
         whole, whole_gradient = case.function(*case.arrays(5, np.float64), **case.params)
         with monkeypatch.context() as patch:
-            patch.setattr(targets, "BLOCK", 40)
+            patch.setattr(blocks, "BLOCK", 40)
             loss, gradient = case.function(*case.arrays(5, np.float64), **case.params)
         assert loss == pytest.approx(whole, rel=1e-14)
         np.testing.assert_allclose(gradient, whole_gradient, rtol=1e-14, atol=1e-17)

@@ -1,0 +1,123 @@
+"""How work is cut into blocks, which threads do them, and the memory that they work in: the same for every layer.
+
+Scores are seen as outer x C x inner (see targets.py). A block is some rows of the outer dims and some columns of the
+inner ones, with all C channels. Both engines do one block at a time, in a function of one block.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor, wait
+
+import numpy as np
+
+from caffe_layers.layer import ParameterError
+
+BLOCK = 1 << 16
+"""Elements of a block for one thread: what is computed from them stays in a core's cache."""
+LARGEST_BLOCK = 4
+"""Times BLOCK: the largest block for several threads, which would hand Python's lock to and fro for smaller ones."""
+
+
+def threads():
+    """How many threads may work: CAFFE_LAYERS_THREADS, else the cores that this process may use."""
+    text = os.environ.get("CAFFE_LAYERS_THREADS")
+    if not text:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.strip().isdigit() or int(text) < 1:
+        raise ParameterError(f"CAFFE_LAYERS_THREADS is '{text}', but must be an integer, 1 or more")
+    return int(text)
+
+
+class Block(namedtuple("Block", "rows columns")):
+    """The slices ``rows`` of the outer dims and ``columns`` of the inner ones."""
+
+    def of(self, array):
+        """This block's view of an array of outer x C x inner, or of None."""
+        return None if array is None else array[self.rows, :, self.columns]
+
+    def of_positions(self, array):
+        """This block's view of an array of outer x inner, or of None."""
+        return None if array is None else array[self.rows, self.columns]
+
+
+def cut(layout, size):
+    """The blocks of about ``size`` elements that cover the layout, in the order of memory."""
+    columns = max(1, min(layout.inner, size // layout.channels))
+    rows = max(1, size // (layout.channels * columns))
+    return [
+        Block(slice(row, min(row + rows, layout.outer)), slice(column, min(column + columns, layout.inner)))
+        for row in range(0, layout.outer, rows)
+        for column in range(0, layout.inner, columns)
+    ]
+
+
+class Workspace:
+    """Memory for what is computed on the way, kept from block to block and from call to call; one for each thread."""
+
+    def __init__(self):
+        self._arrays = {}
+        self._of_threads = [self]
+
+    def array(self, name, shape, dtype):
+        """An array of that shape and dtype, with anything in it: the last one of that name is no more."""
+        size = int(np.prod(shape))
+        flat = self._arrays.get((name, dtype))
+        if flat is None or flat.size < size:
+            flat = self._arrays[name, dtype] = np.empty(size, dtype)
+        return flat[:size].reshape(shape)
+
+    def of_thread(self, number):
+        while len(self._of_threads) <= number:
+            self._of_threads.append(Workspace())
+        return self._of_threads[number]
+
+
+def run(layout, workspace, work):
+    """The results of ``work(block, workspace)`` for all blocks, in their order, whichever threads do them.
+
+    Where blocks raise errors, the error of the first of them is raised.
+    """
+    elements = layout.outer * layout.channels * layout.inner
+    if elements <= BLOCK:
+        return [work(Block(slice(0, layout.outer), slice(0, layout.inner)), workspace)] if elements else []
+    number = threads()
+    size = BLOCK if number == 1 else min(max(BLOCK, elements // number), LARGEST_BLOCK * BLOCK)
+    blocks = cut(layout, size)
+    number = min(number, len(blocks))
+    if number == 1:
+        return [work(block, workspace) for block in blocks]
+    turns = itertools.count()  # next() is one step for Python's lock, so no turn is taken twice
+    results, errors = [None] * len(blocks), {}
+
+    def take_turns(own_workspace):
+        with np.errstate(all="ignore"):  # each thread has a state of its own
+            for turn in iter(lambda: next(turns), None):
+                if turn >= len(blocks) or errors:
+                    return
+                try:
+                    results[turn] = work(blocks[turn], own_workspace)
+                except Exception as error:
+                    errors[turn] = error
+
+    workspaces = [workspace.of_thread(index) for index in range(number)]
+    others = [_pool(number - 1).submit(take_turns, own) for own in workspaces[1:]]
+    take_turns(workspaces[0])
+    wait(others)
+    if errors:
+        raise errors[min(errors)]
+    return results
+
+
+_pools = {}
+
+
+def _pool(number):
+    """The helping threads, kept from call to call."""
+    # A fork has no threads but its own, so it needs a pool of its own.
+    key = os.getpid(), number
+    if key not in _pools:
+        _pools[key] = ThreadPoolExecutor(number, "caffe_layers")
+    return _pools[key]
