@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("layer", metavar="MODULE:CLASS", help="such as caffe_layers:SoftmaxLossLayer")
     command.add_argument("--param-str", default="", metavar="S")
     command.add_argument("--bottom", type=_shape, action="append", required=True, metavar="SHAPE", help="such as 4x5")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=_seed, default=0)
     command.add_argument("--json", metavar="F", help="write the result as JSON")
     _allow_module(command)
 
@@ -127,7 +127,7 @@ def _net_command(subparsers, name: str, function, text: str) -> argparse.Argumen
     command.add_argument("--phase", choices=("TRAIN", "TEST"), help="default: TRAIN if the net has a loss")
     command.add_argument("--level", type=int, default=0)
     command.add_argument("--stage", action="append", default=[], metavar="NAME", help="may be given several times")
-    command.add_argument("--seed", type=int, default=0, help="of fillers, drawn inputs and Dropout")
+    command.add_argument("--seed", type=_seed, default=0, help="of fillers, drawn inputs and Dropout")
     _allow_module(command)
     return command
 
@@ -140,9 +140,20 @@ def _allow_module(command: argparse.ArgumentParser) -> None:
 
 
 def _tolerance(text: str) -> float:
-    value = float(text)
+    return _not_negative(text, float, "no tolerance: give a number of 0 or more")
+
+
+def _seed(text: str) -> int:
+    return _not_negative(text, int, "no seed: give a whole number of 0 or more")
+
+
+def _not_negative(text: str, kind: type, complaint: str) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = np.nan
     if not 0 <= value < np.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no tolerance: give a number of 0 or more")
+        raise argparse.ArgumentTypeError(f"{text} is {complaint}")
     return value
 
 

@@ -38,11 +38,11 @@ def run_check(options: argparse.Namespace) -> int:
         results = check(
             net, against, options.against or "", rtol=options.rtol, atol=options.atol, progress=progress
         )
-    report.print_check(report.make_console(), results)
     if options.report:
         _write_text(options.report, report.check_as_html(results))
     if options.json:
         _write_json(options.json, [result.as_json() for result in results])
+    report.print_check(report.make_console(), results)
     return AGREES if all(result.agrees for result in results) else DISAGREES
 
 
@@ -68,9 +68,9 @@ def run_run(options: argparse.Namespace) -> int:
         if options.backward:
             progress("backward")
             net.backward()
-    report.print_run(report.make_console(), net, options.backward)
     if options.save:
         save_arrays(options.save, arrays | _come_out(net, options.backward))
+    report.print_run(report.make_console(), net, options.backward)
     return AGREES
 
 
@@ -106,9 +106,9 @@ def run_gradcheck(options: argparse.Namespace) -> int:
     rows = gradcheck(layer, options.bottom, seed=options.seed)
     if not rows:
         raise CaffeToolsError(f"{name} has no bottom with a gradient")
-    report.print_gradcheck(report.make_console(), name, rows)
     if options.json:
         _write_json(options.json, [row.as_json() for row in rows])
+    report.print_gradcheck(report.make_console(), name, rows)
     return AGREES if all(row.agrees for row in rows) else DISAGREES
 
 
