@@ -49,6 +49,7 @@ def as_functions(op: Builder, layers: Mapping[str, LayerFunction]) -> list[ir.Fu
         _replace_by_call(op, functions[key], shown, layer, nodes, inputs, outputs)
     for function in functions.values():
         op.graph.opset_imports.setdefault(function.domain, 1)
+    op.remove_unused()  # the constants that are in the functions now
     return list(functions.values())
 
 
