@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import box_oracle
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nets import inputs, layer, net_of
 from one_layer import diffs_of, exported_tops, net_over, top_of
 
 from caffe_tools.errors import NetError
+from caffe_tools.export import ExportOptions, export
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
 
@@ -202,3 +205,36 @@ def test_priors_must_be_those_of_a_prior_box():
     bottoms = bottoms_of(1, 4, 2)
     with pytest.raises(NetError, match="must be PriorBox's 1×2×4K"):
         net_over(bottoms | {"priors": np.zeros((1, 1, 16))}, "DetectionOutput", parameters(2))
+
+
+@pytest.mark.parametrize("size", [(16, 24), (40, 24)])
+def test_a_small_ssd_exported_for_images_of_any_size_finds_what_the_net_finds(size):
+    def ssd(height: int, width: int):
+        shape = (1, 3, height, width)
+        convolution = "convolution_param {{ num_output: {} kernel_size: 3 pad: 1 stride: {} weight_filler {} }}"
+        filler = '{ type: "gaussian" std: 0.2 }'
+        order = "permute_param { order: 0 order: 2 order: 3 order: 1 }"
+        return net_of(
+            inputs(data=shape)
+            + layer("Convolution", "body", "data", "body", convolution.format(8, 8, filler))
+            + layer("Convolution", "loc", "body", "loc", convolution.format(4 * 3, 1, filler))
+            + layer("Permute", "loc_perm", "loc", "loc_perm", order)
+            + layer("Flatten", "loc_flat", "loc_perm", "loc_flat")
+            + layer("Convolution", "conf", "body", "conf", convolution.format(2 * 3, 1, filler))
+            + layer("Permute", "conf_perm", "conf", "conf_perm", order)
+            + layer("Flatten", "conf_flat", "conf_perm", "conf_flat")
+            + layer("PriorBox", "prior", "body data", "prior", "prior_box_param { min_size: 12 aspect_ratio: 2 }")
+            + layer(
+                "DetectionOutput", "out", "loc_flat conf_flat prior", "out",
+                parameters(2, "top_k: 20", "keep_top_k: 9"),
+            ),
+            "TEST",
+        )  # fmt: skip
+
+    data = np.random.default_rng(0).normal(size=(1, 3, *size)).astype(np.float32)
+    exported = export(ssd(24, 32), ExportOptions(dynamic_size=True))
+    session = onnxruntime.InferenceSession(exported.model.SerializeToString())
+    (found,) = session.run([exported.outputs["data/out"]], {exported.inputs["in/data"]: data})
+    wanted = ssd(*size).forward(data=data)["out"]
+    assert wanted.shape[2] > 5
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)

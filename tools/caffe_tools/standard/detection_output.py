@@ -44,10 +44,10 @@ def detection_output(op: Builder, layer: Layer, code: ir.Value, scores: ir.Value
     falling score. Where nothing is found, each image has one row (image, −1, …, −1). No gradient passes.
     """
     p = layer.detection_output_param
-    count = _check(op, layer, code, scores, priors)
+    _check(op, layer, code, scores, priors)
     labels = np.array([label for label in range(p.num_classes) if label != p.background_label_id])
-    boxes = _decoded(op, layer, code, priors, count, labels)
-    scores_ = op.Transpose(op.reshape(scores, [op.shape(scores)[0], count, p.num_classes]), perm=[0, 2, 1])
+    boxes = _decoded(op, layer, code, priors, labels)
+    scores_ = op.Transpose(op.Reshape(scores, [0, -1, p.num_classes]), perm=[0, 2, 1])
     scores_ = op.Gather(scores_, labels, axis=1)
     found = _suppressed(op, layer, boxes, scores_)
     if p.keep_top_k >= 0:
@@ -57,8 +57,8 @@ def detection_output(op: Builder, layer: Layer, code: ir.Value, scores: ir.Value
     return rows
 
 
-def _check(op: Builder, layer: Layer, code: ir.Value, scores: ir.Value, priors: ir.Value) -> int:
-    """The number of priors; NetError where parameters or shapes do not fit."""
+def _check(op: Builder, layer: Layer, code: ir.Value, scores: ir.Value, priors: ir.Value) -> None:
+    """NetError where parameters or shapes do not fit."""
     p, name = layer.detection_output_param, layer.spec.bottoms
     if not p.num_classes:
         raise layer.error("num_classes is missing", "detection_output_param")
@@ -70,10 +70,11 @@ def _check(op: Builder, layer: Layer, code: ir.Value, scores: ir.Value, priors: 
             f" not {p.nms_param.nms_threshold:g} and {p.nms_param.eta:g}"
         )
     shape = op.shape(priors)
-    if len(shape) < 3 or not isinstance(shape[2], int) or shape[2] % 4 or shape[1] != 2:
-        raise layer.error(
-            f"bottom {name[2]!r} has the shape {dims_text(shape)}, but must be PriorBox's 1×2×4K, K a fixed number"
-        )
+    is_known = len(shape) > 2 and isinstance(shape[2], int)
+    if len(shape) < 3 or shape[1] != 2 or (is_known and shape[2] % 4):
+        raise layer.error(f"bottom {name[2]!r} has the shape {dims_text(shape)}, but must be PriorBox's 1×2×4K")
+    if not is_known:
+        return  # as many as an image has whose size only the running graph knows
     count = shape[2] // 4
     classes = 1 if p.share_location else p.num_classes
     for index, value, width in ((0, code, count * classes * 4), (1, scores, count * p.num_classes)):
@@ -82,20 +83,17 @@ def _check(op: Builder, layer: Layer, code: ir.Value, scores: ir.Value, priors: 
             raise layer.error(
                 f"bottom {name[index]!r} has the shape {dims_text(shape)}, but {count} priors need N×{width}"
             )
-    return count
 
 
-def _decoded(
-    op: Builder, layer: Layer, code: ir.Value, priors: ir.Value, count: int, labels: np.ndarray
-) -> ir.Value:
+def _decoded(op: Builder, layer: Layer, code: ir.Value, priors: ir.Value, labels: np.ndarray) -> ir.Value:
     """N × P × 4, or N × labels × P × 4 where each class has boxes of its own."""
-    p, batch = layer.detection_output_param, op.shape(code)[0]
-    pair = op.reshape(op.Slice(priors, [0], [1], [0]), [2, count, 4])
+    p = layer.detection_output_param
+    pair = op.Reshape(op.Slice(priors, [0], [1], [0]), [2, -1, 4])
     prior, variance = op.Split(pair, [1, 1], axis=0, outputs=2)
     if p.share_location:
-        code = op.reshape(code, [batch, count, 4])
+        code = op.Reshape(code, [0, -1, 4])
     else:
-        code = op.Gather(op.reshape(code, [batch, count, p.num_classes, 4]), labels, axis=2)
+        code = op.Gather(op.Reshape(code, [0, -1, p.num_classes, 4]), labels, axis=2)
         code = op.Transpose(code, perm=[0, 2, 1, 3])
         prior, variance = op.Unsqueeze(prior, [0]), op.Unsqueeze(variance, [0])
     return decode(op, p.code_type, code, prior, None if p.variance_encoded_in_target else variance)
@@ -111,11 +109,12 @@ def _suppressed(op: Builder, layer: Layer, boxes: ir.Value, scores: ir.Value) ->
     is_adaptive = nms.eta < 1 and nms.nms_threshold > 0.5
     if p.share_location and not is_adaptive:
         return non_maximum_suppression(op, boxes, scores, nms.nms_threshold, p.confidence_threshold)
-    classes, count = op.shape(scores)[1:]
+    classes, count = op.shape(scores)[1], op.dims(scores, [2])
     if p.share_location:
         boxes = op.Expand(op.Unsqueeze(boxes, [1]), [1, classes, 1, 1])
     # every class of every image as an image of its own
-    boxes, scores = op.reshape(boxes, [-1, count, 4]), op.reshape(scores, [-1, 1, count])
+    boxes = op.Reshape(boxes, op.Concat(op.constant([-1]), count, op.constant([4]), axis=0))
+    scores = op.Reshape(scores, op.Concat(op.constant([-1, 1]), count, axis=0))
     if is_adaptive:
         found = adaptive_nms(op, boxes, scores, nms.nms_threshold, nms.eta, p.confidence_threshold)
     else:
@@ -126,11 +125,10 @@ def _suppressed(op: Builder, layer: Layer, boxes: ir.Value, scores: ir.Value) ->
 
 def _best_of_each_image(op: Builder, scores: ir.Value, found: ir.Value, keep: int) -> ir.Value:
     """The rows of ``found`` whose scores are among the ``keep`` best of their image."""
-    shape = op.shape(scores)
     none = op.Expand(op.constant(-np.inf, scores.dtype.numpy()), op.dims(scores, range(3)))
     kept = op.ScatterND(none, found, op.GatherND(scores, found))
-    best = among_the_best(op, op.reshape(kept, [shape[0], shape[1] * shape[2]]), keep)
-    return op.Compress(found, op.GatherND(op.reshape(best, shape), found), axis=0)
+    best = among_the_best(op, op.Reshape(kept, [0, -1]), keep)
+    return op.Compress(found, op.GatherND(op.Reshape(best, op.dims(scores, range(3))), found), axis=0)
 
 
 def _rows(
