@@ -52,7 +52,7 @@ class Iteration:
 
 
 @dataclass(frozen=True)
-class Tested:
+class Evaluation:
     """One pass of a test net: the means of its outputs, and with ``test_compute_loss`` of its loss."""
 
     iteration: int
@@ -69,7 +69,7 @@ class Snapshotted:
     path: Path
 
 
-Event = Iteration | Tested | Snapshotted
+Event = Iteration | Evaluation | Snapshotted
 
 
 class Training:
@@ -191,14 +191,14 @@ class Training:
     def _tests_now(self) -> bool:
         return bool(self.solver.test_interval) and self.iteration % self.solver.test_interval == 0
 
-    def _test_all(self) -> Iterator[Tested]:
+    def _test_all(self) -> Iterator[Evaluation]:
         for number in range(len(self.test_nets)):
             result = self.test(number)
             if result is None:
                 return
             yield result
 
-    def test(self, number: int = 0) -> Tested | None:
+    def test(self, number: int = 0) -> Evaluation | None:
         """Run test net ``number`` on test_iter batches; None where ``stop`` is called meanwhile.
 
         A test that is stopped leaves the net's data where it was, so that it can be made again from its start.
@@ -215,7 +215,7 @@ class Training:
             outputs = _outputs(net)
             total = outputs if total is None else [_added(a, b) for a, b in zip(total, outputs, strict=True)]
         means = [Output(item.name, item.values / np.float32(count), item.loss_weight) for item in total]
-        return Tested(self.iteration, number, means, loss / count if self.solver.test_compute_loss else None)
+        return Evaluation(self.iteration, number, means, loss / count if self.solver.test_compute_loss else None)
 
 
 def _outputs(net: Net) -> list[Output]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from caffe_tools.errors import CaffeToolsError, SolverError
-from caffe_tools.train import ENGINES, Event, Iteration, Output, Snapshotted, Tested, Training
+from caffe_tools.train import ENGINES, Event, Iteration, Output, Snapshotted, Evaluation, Training
 
 DONE, INTERRUPTED = 0, 130
 """The exit codes; bad input has 2, as with every command."""
@@ -142,7 +142,7 @@ def _show(console: Console, event: Event) -> None:
         _show_outputs(console, "Train", event.outputs)
         if event.rate is not None:
             console.print(f"Iteration {event.iteration}, lr = {event.rate:.6g}")
-    elif isinstance(event, Tested):
+    elif isinstance(event, Evaluation):
         console.print(f"Iteration {event.iteration}, Testing net (#{event.net})", markup=False)
         if event.loss is not None:
             console.print(f"    Test loss: {event.loss:.6g}")
