@@ -103,7 +103,8 @@ def check_with_another_batch(make, batch=3):
         for mine, theirs in zip(other.params[name], blobs, strict=True):
             mine.data[...] = theirs.data
     layers, fed = run_layers(other, training)
-    rows = compare(layers.arrays, run_exported(make_session(exported.model), exported, fed, layers).arrays, layers.layers, 1e-5, 0)
+    found = run_exported(make_session(exported.model), exported, fed, layers)
+    rows = compare(layers.arrays, found.arrays, layers.layers, 1e-5, 0)
     assert disagreements(rows) == {}
     assert any(row.shape and row.shape[0] == batch for row in rows if row.key.startswith("data/"))
 

@@ -59,8 +59,8 @@ class ExportOptions:
 class Exported:
     """The model, and the names that its inputs and outputs have in it, by the keys of an ``.npz``.
 
-    inputs: ``in/<blob>``, ``random/<layer>`` (with random_inputs), ``param/<layer>/<i>`` (with parameter_inputs; a shared
-    blob under its first layer) and ``top_diff/<blob>`` (for a net without a loss).
+    inputs: ``in/<blob>``, ``random/<layer>`` (with random_inputs), ``param/<layer>/<i>`` (with parameter_inputs; a
+    shared blob under its first layer) and ``top_diff/<blob>`` (for a net without a loss).
     Those that no output needs are no inputs of the model.
     outputs: ``data/<blob>``, ``diff/<blob>``, ``pdiff/<layer>/<i>`` and ``param_after/<layer>/<i>``. There is no
     ``data/`` for a blob that is just fed, and no ``diff/`` for one that no gradient reaches or whose diff is fed.
