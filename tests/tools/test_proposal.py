@@ -129,6 +129,7 @@ def test_no_gradient_passes():
     "type_, text, message",
     [
         ("Python", python_layer(""), "must give a positive feat_stride"),
+        ("Python", python_layer("{feat_stride: 16"), "param_str, character"),
         ("Python", python_layer("'feat_stride': '16'"), "feat_stride is '16'"),
         ("Python", python_layer("{feat_stride: 16, scales: 8}"), "scales is 8"),
         ("Python", python_layer("{feat_stride: 16, scales: [8]}"), "3 anchors need N×6×H×W"),
