@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import shlex
@@ -110,11 +111,30 @@ def test_an_interruption_ends_the_iteration_writes_a_snapshot_and_says_how_to_go
     printed = capsys.readouterr().out
     assert "Stopped after 4 of 8 iterations." in printed
     command = shlex.split(printed.splitlines()[-1])
-    assert command[:2] == ["caffe-layers", "train"] and "onnx" in command
+    assert command[:2] == ["caffe-layers", "train"] and "onnx" in command and "--iterations" not in command
     monkeypatch.undo()
     capsys.readouterr()
     assert train(*command[2:]) == DONE
     assert "Optimization Done." in capsys.readouterr().out
+
+
+def test_an_interrupted_run_of_n_iterations_goes_on_with_those_that_are_left(tmp_path, capsys, monkeypatch):
+    solver = write_solver(tmp_path, "max_iter: 8")
+    step = Training.step
+    monkeypatch.setattr(Training, "step", lambda training: (os.kill(os.getpid(), signal.SIGINT), step(training))[1])
+    assert train(solver, "--iterations", 5) == INTERRUPTED
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command[command.index("--iterations") + 1] == "4"
+
+
+def test_a_terminal_shows_a_bar_and_the_same_lines_above_it(tmp_path, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    assert train(write_solver(tmp_path, "max_iter: 3 display: 3")) == DONE
+    shown = terminal.getvalue()
+    assert "0/3" in shown and "Iteration 0, loss = " in shown and "Optimization Done." in shown
 
 
 def test_an_interrupted_run_writes_its_snapshot_though_the_solver_wants_none_at_the_end(tmp_path, monkeypatch):

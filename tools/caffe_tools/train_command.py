@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from caffe_tools.errors import CaffeToolsError, SolverError
-from caffe_tools.train import ENGINES, Event, Iteration, Output, Snapshotted, Evaluation, Training
+from caffe_tools.train import ENGINES, Evaluation, Event, Iteration, Output, Snapshotted, Training
 
 DONE, INTERRUPTED = 0, 130
 """The exit codes; bad input has 2, as with every command."""
@@ -54,9 +55,8 @@ def run_train(options: argparse.Namespace) -> int:
     if options.iterations is not None:
         until = training.iteration + options.iterations
     console = Console(highlight=False, soft_wrap=True)
-    last, interrupted = None, False
-    with _stopping_at_signals(training) as received, _progress(training, until) as advance:
-        told_not_finite = False
+    last, told_not_finite = None, False
+    with _stopping_at_signals(training) as received, _progress(console, training, until) as advance:
         for event in training.run(until):
             _show(console, event)
             if isinstance(event, Snapshotted):
@@ -66,10 +66,9 @@ def run_train(options: argparse.Namespace) -> int:
                 if not math.isfinite(event.loss) and not told_not_finite:
                     told_not_finite = True
                     console.print(f"note: the loss is {event.loss} at iteration {event.iteration}: a lower base_lr?")
-        interrupted = bool(received)
-    if interrupted and last is not None and training.iteration < until:
+    if received and training.iteration < until:
         console.print(f"Stopped after {training.iteration} of {until} iterations. Go on with:")
-        console.print(f"  caffe-layers train {_again(options)} --snapshot {last.path}")
+        console.print(f"  caffe-layers train {_go_on(options, last, until - training.iteration)}", markup=False)
         return INTERRUPTED
     console.print("Optimization Done.")
     return DONE
@@ -102,13 +101,15 @@ def _check_that_data_comes_in(training: Training) -> None:
             )
 
 
-def _again(options: argparse.Namespace) -> str:
-    words = [options.solver]
+def _go_on(options: argparse.Namespace, last: Snapshotted, left: int) -> str:
+    words = [options.solver, "--snapshot", str(last.path)]
     if options.engine != "layers":
         words += ["--engine", options.engine]
+    if options.iterations is not None:
+        words += ["--iterations", str(left)]
     for module in options.allow_module:
         words += ["--allow-module", module]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 @contextmanager
@@ -168,14 +169,14 @@ def _show_outputs(console: Console, kind: str, outputs: list[Output]) -> None:
 
 
 @contextmanager
-def _progress(training: Training, until: int) -> Iterator:
-    """A bar on a terminal alone; the function to call with every iteration."""
-    console = Console(stderr=True)
+def _progress(printing: Console, training: Training, until: int) -> Iterator[Callable[[Iteration], None]]:
+    """A bar on a terminal alone, below what ``printing`` prints; the function to call with every iteration."""
+    console = printing if printing.is_terminal else Console(stderr=True)
     if not console.is_terminal:
         yield lambda event: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, redirect_stdout=console is printing) as bar:
         task = bar.add_task("training", total=until, completed=training.iteration)
         yield lambda event: bar.update(
             task, completed=training.iteration, description=f"loss {event.smoothed_loss:.4g}"
