@@ -78,6 +78,30 @@ def test_shuffling_keeps_the_arrays_together(source):
     np.testing.assert_array_equal(top[0].data[:, 0, 0], top[1].data * 6)
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("taken", [1, 3, 4])
+def test_its_state_lets_another_layer_go_on_with_the_same_batches(shuffle, taken, source):
+    params = {"source": source, "batch_size": 2, "shuffle": shuffle, "seed": 3}
+    expected = _batches(params, taken + 8)
+    first, top = _layer(params)
+    for _ in range(taken):
+        first.forward([], top)
+    state = first.get_state()
+    first.forward([], top)  # which must not change the state that was given away
+    second, top = _layer({**params, "seed": 4})
+    second.set_state(state)
+    for batch in expected[taken:]:
+        second.forward([], top)
+        np.testing.assert_array_equal(top[-1].data, batch)
+
+
+def test_the_state_of_other_data_is_an_error(source, tmp_path):
+    np.savez(tmp_path / "other.npz", image=np.zeros((7, 2)), label=np.zeros(7))
+    state = _layer({"source": source, "batch_size": 2})[0].get_state()
+    with pytest.raises(LayerError, match="the state is that of 5 samples, but '.*other.npz' has 7: it is other data"):
+        _layer({"source": str(tmp_path / "other.npz"), "batch_size": 2})[0].set_state(state)
+
+
 def test_backward_does_nothing(source):
     layer, top = _layer({"source": source, "batch_size": 1})
     layer.backward(top, [], [])
