@@ -8,8 +8,6 @@ Source: Caffe include/caffe/layers/python_layer.hpp, python/caffe/_caffe.cpp.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import numpy as np
 
 from caffe_layers import params
@@ -80,15 +78,20 @@ def _caffe_layer():
 Layer = _caffe_layer()
 
 
-@contextmanager
-def naming(owner):
-    """Put the name of the layer class or function in front of the message of every LayerError raised inside."""
-    try:
-        yield
-    except params.ValueRefused as refused:
-        raise ParameterError(f"{owner}: {refused}") from None
-    except LayerError as error:
-        raise type(error)(f"{owner}: {error}") from None
+class naming:
+    """``with naming(owner)`` puts the name of a layer class or function in front of every LayerError raised inside."""
+
+    def __init__(self, owner):
+        self._owner = owner
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, params.ValueRefused):
+            raise ParameterError(f"{self._owner}: {error}") from None
+        if isinstance(error, LayerError):
+            raise type(error)(f"{self._owner}: {error}") from None
 
 
 class PluginLayer(Layer):

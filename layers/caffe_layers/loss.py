@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import namedtuple
+from functools import lru_cache
 
 import numpy as np
 
@@ -83,8 +84,9 @@ class LossLayer(PluginLayer):
             for index in range(1, len(bottom)):
                 if propagate_down[index]:
                     raise LayerError(
-                        f"bottom[{index}] ({self.bottoms[index].strip('[]')}) has no gradient: set propagate_down: false"
-                        " for it, and remove force_backward from the net, which asks every Python layer for all of them"
+                        f"bottom[{index}] ({self.bottoms[index].strip('[]')}) has no gradient: set propagate_down:"
+                        " false for it, and remove force_backward from the net, which asks every Python layer for all"
+                        " of them"
                     )
         if propagate_down[0]:
             if not self._gradient_is_there:
@@ -122,10 +124,10 @@ class Arrays(namedtuple("Arrays", "layout scores labels weights gradient probabi
 
     @classmethod
     def of(cls, layout, scores, labels, weights, gradient, probabilities):
-        scores, gradient, probabilities = (
-            None if array is None else layout.channelwise(array) for array in (scores, gradient, probabilities)
-        )
-        return cls(layout, scores, labels, weights, gradient, probabilities)
+        view = layout.channelwise
+        gradient = None if gradient is None else view(gradient)
+        probabilities = None if probabilities is None else view(probabilities)
+        return cls(layout, view(scores), labels, weights, gradient, probabilities)
 
     def gradient_memory(self, block, workspace):
         """Where to write a block's gradient: in the gradient, or where that is not wanted, in memory for one block."""
@@ -157,21 +159,31 @@ def scaled(layout, workspace, values, scale, out):
 def loss_and_gradient(name, layer, scores, labels, weights, keywords):
     """What a function of ``caffe_layers.functional`` returns, given its own name and its keyword arguments."""
     with naming(name), np.errstate(all="ignore"):
-        params = param_str.complete(keywords, layer.parameters)
         scores = as_scores(scores)
         labels = np.asarray(labels)
         weights = None if weights is None else np.asarray(weights)
-        layout = layer.layout(params, scores.shape, labels.shape, None if weights is None else weights.shape)
+        shapes = scores.shape, labels.shape, None if weights is None else weights.shape
+        try:
+            params, layout = _checked(layer, shapes, **keywords)
+        except TypeError:  # a list cannot be looked up
+            params, layout = _checked.__wrapped__(layer, shapes, **keywords)
         gradient = np.empty(scores.shape, scores.dtype)
         return layer.evaluate(params, Arrays.of(layout, scores, labels, weights, gradient, None), Workspace()), gradient
 
 
+@lru_cache(maxsize=64, typed=True)
+def _checked(layer, shapes, **keywords):
+    """The effective parameters and the layout: small calls are mostly these checks, so that repeated ones skip them."""
+    params = param_str.complete(keywords, layer.parameters)
+    return params, layer.layout(params, *shapes)
+
+
 def as_scores(scores):
     """The scores as a float32 or float64 array. Raises LayerError."""
-    scores = np.ascontiguousarray(scores) if np.ndim(scores) else np.asarray(scores)
+    scores = np.asarray(scores, order="C")
     if scores.dtype.kind in "iu":
         scores = scores.astype(np.float64)
-    if scores.dtype not in (np.float32, np.float64):
+    if scores.dtype.char not in "fd":
         raise LayerError(f"scores must be float32 or float64, not {scores.dtype}")
     return scores
 

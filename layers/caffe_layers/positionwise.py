@@ -55,12 +55,15 @@ def evaluate(params, arrays, workspace, index_block, dense_block, class_factor=N
 
 def _weighed(losses, coefficient, ignored, gradient):
     """The sum of the losses, to which ignored positions add nothing."""
-    total = float(np.vdot(losses, coefficient) if isinstance(coefficient, np.ndarray) else losses.sum() * coefficient)
+    if isinstance(coefficient, float):
+        return float(np.add.reduce(losses, axis=None)) * coefficient
+    # Not by np.dot: its BLAS would use threads of its own.
+    total = float(np.einsum("ns,ns->", losses, coefficient))
     if ignored is not None and not np.isfinite(total):
         # Their coefficient is 0, but if their scores are NaN then so is what is multiplied with it.
         losses[ignored] = 0
         gradient.transpose(0, 2, 1)[ignored] = 0
-        total = float(np.vdot(losses, coefficient))
+        total = float(np.einsum("ns,ns->", losses, coefficient))
     return total
 
 
@@ -144,7 +147,7 @@ class _Dense:
         gradient = arrays.gradient_memory(block, workspace)
         x, p = block.of(arrays.scores), block.of(arrays.probabilities)
         losses = self.dense_block(x, weighted, coefficient * factor, gradient, p, workspace)
-        return _weighed(losses, np.broadcast_to(coefficient, losses.shape), ignored, gradient)
+        return _weighed(losses, coefficient, ignored, gradient)
 
     def _read(self, block, workspace):
         """(t, t x class weight, M or None, the positions' coefficient, the ignored elements and positions or None)"""

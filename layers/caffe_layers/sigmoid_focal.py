@@ -78,8 +78,8 @@ def terms(distance, u, sides, weight, gradient, workspace, gamma):
     """loss = q^gamma B and dloss/d|x| = q^gamma (dB/d|x| - gamma (1 - 2 u) p (1 - p) / q B); see elementwise.py.
 
     B is the cross-entropy of sigmoid_cross_entropy.py, q = 1 - p_t = s + u (l - s) of the larger and the smaller one of
-    p and 1 - p. p (1 - p) / q = l s / q is at most 1 and goes to l where q goes to 0, so no gamma needs a negative power
-    of q.
+    p and 1 - p. p (1 - p) / q = l s / q is at most 1 and goes to l where q goes to 0, so no gamma needs a negative
+    power of q.
     """
     e = np.exp(-distance, dtype=np.float64).astype(u.dtype)
     cross_entropy = sigmoid_cross_entropy.terms(distance, u, sides, 1.0, gradient, workspace)

@@ -35,9 +35,11 @@ def sum_over_channels(values, factors=None):
     return total
 
 
-def outside(total, inverse):
-    """The positions whose sum of exponentials, or its inverse, is near the end of float32 or NaN; None: none are."""
-    largest = np.maximum(total, inverse)
+def outside(*values):
+    """The positions where one of the values is beyond what float32 holds with all digits, or NaN; None: none is."""
+    largest = values[0]
+    for value in values[1:]:
+        largest = np.maximum(largest, value)
     if np.maximum.reduce(largest, axis=None, initial=0) < SAFE:
         return None
     return ~(largest < SAFE)

@@ -68,9 +68,7 @@ def index_block(x, x_t, label, coefficient, gradient, place, probabilities, work
     total = others + e_t
     inverse = 1 / total
     losses = np.log1p(others / e_t)
-    far = outside(total, 1 / others)
-    if far is None and not np.isfinite(losses.sum()):
-        far = ~np.isfinite(losses)
+    far = outside(total, 1 / others, losses)
     if far is not None:
         others[far], total[far], losses[far] = _index_rows(x, label, e, e_t, far)
         inverse = 1 / total

@@ -42,9 +42,11 @@ class Layout(namedtuple("Layout", "shape axis outer channels inner")):
     def places(self, block, channel):
         """Where the elements of these channels (n x s) of a block are in memory, counted in elements."""
         rows, columns = block
-        row = np.arange(rows.start, rows.stop)[:, None] * (self.channels * self.inner)
-        column = np.arange(columns.start, columns.stop)
-        return (channel * self.inner if self.inner > 1 else channel) + row + column
+        step = self.channels * self.inner
+        row = np.arange(rows.start * step, rows.stop * step, step)[:, None]
+        if self.inner == 1:
+            return channel + row
+        return channel * self.inner + (row + np.arange(columns.start, columns.stop))
 
 
 def check_bottoms(layout, target, labels, weights, weights_per_element=False, other_shape=False):
@@ -126,7 +128,7 @@ class Labels:
             label *= ~ignored
         # As unsigned numbers, those below 0 are above all classes.
         valid = label.size == 0 or np.maximum.reduce(label.view(np.uintp), axis=None) < self._classes
-        if not valid or (given.dtype.kind == "f" and not (np.floor(given) == given).all()):
+        if not valid or (given.dtype.kind == "f" and not np.logical_and.reduce(np.floor(given) == given, axis=None)):
             self._refuse()
         return label, ignored
 
