@@ -115,7 +115,7 @@ def prototxt_text() -> str:
 
 def in_a_process(job: str, folder: Path) -> dict:
     command = [sys.executable, __file__, "--job", job, "--folder", str(folder)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def measured(job, folder: Path) -> dict:

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import ROOT
 from net_text import data, euclidean_loss, inner_product, layer, python
 
 from caffe_tools import caffemodel
 from caffe_tools.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
 
 NET = data("data", 4, 5) + data("label", 4) + inner_product("ip", "data", "score", outputs=5)
 CLASSIFIER = NET + python("classify", "SoftmaxLossLayer", "score label", "loss")

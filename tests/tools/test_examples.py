@@ -4,13 +4,14 @@ broken on purpose."""
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import net_text
 import pytest
-from conftest import ROOT
 
 from caffe_tools.cli import main
 
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(path.name for path in (ROOT / "prototxt_examples").glob("*.prototxt") if "solver" not in path.name)
 
 
@@ -69,6 +70,8 @@ def test_another_models_weights_do_not_give_real_caffes_numbers(shared, tmp_path
 
 BROKEN = """
 from caffe_layers import SoftmaxLossLayer as Right
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class RightLossLayer(Right):

@@ -3,11 +3,12 @@ with another batch size."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import golden
 import numpy as np
 import onnx
 import pytest
-from conftest import ROOT
 from exported_model import outputs_of
 from onnx.reference import ReferenceEvaluator
 
@@ -19,6 +20,8 @@ from caffe_tools.net import Net
 from caffe_tools.python_layer import PythonLayer
 from caffe_tools.session import make_session
 from caffe_tools.standard_layer import SourceLayer
+
+ROOT = Path(__file__).resolve().parents[2]
 
 PLUG_INS = "Python"
 

@@ -5,6 +5,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+
 from caffe_tools.errors import GraphError
 from caffe_tools.gradient import RULES, gradients
 from caffe_tools.graph import Builder

@@ -14,7 +14,6 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from nets import inputs, layer
 from solver_nets import NET, inner_product, write_solver
 
@@ -23,9 +22,12 @@ from caffe_tools.errors import CaffeToolsError, SolverError
 from caffe_tools.train import Training
 from caffe_tools.train_command import DONE, INTERRUPTED, add_train_command
 
+ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import argparse, sys
 from caffe_tools.train_command import add_train_command
+
+ROOT = Path(__file__).resolve().parents[2]
 parser = argparse.ArgumentParser()
 add_train_command(parser.add_subparsers())
 options = parser.parse_args(sys.argv[1:])
