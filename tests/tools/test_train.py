@@ -99,6 +99,44 @@ def test_what_has_lr_mult_0_keeps_its_bits_and_what_is_shared_stays_shared(engin
     np.testing.assert_array_equal(after["a/0"], after["b/0"])
 
 
+def test_a_blob_shared_under_another_shape_trains_alike_in_both_engines():
+    permissive = 'param {{ name: "w" share_mode: PERMISSIVE }} {}'
+    net = filled("data", (4, 6)) + filled("target", (4, 6)) + inner_product("a", "data", "x", 4, permissive.format(""))
+    net += inner_product("b", "x", "y", 6, permissive.format("param { lr_mult: 2 }"))
+    net += layer("EuclideanLoss", "loss", "y target", "loss")
+    solver = solver_of(QUIET + 'momentum: 0.9 base_lr: 0.01 lr_policy: "fixed"', net)
+    runs = [Training(solver, engine=engine) for engine in ENGINES]
+    np.testing.assert_allclose(*(losses_of(run, 8) for run in runs), rtol=1e-5)
+    for mine, theirs in zip(learned(runs[0]).values(), learned(runs[1]).values(), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    first, second = (learned(runs[1])[name] for name in ("a/0", "b/0"))
+    np.testing.assert_array_equal(first.reshape(second.shape), second)
+
+
+def test_a_python_layers_own_blobs_train_alike_in_both_engines(tmp_path, monkeypatch):
+    (tmp_path / "gains.py").write_text(
+        "import caffe\n\n\nclass Gain(caffe.Layer):\n"
+        "    def setup(self, bottom, top):\n"
+        "        self.blobs.add_blob(3)\n"
+        "        self.blobs[0].data[...] = 2\n"
+        "    def reshape(self, bottom, top): top[0].reshape(*bottom[0].data.shape)\n"
+        "    def forward(self, bottom, top): top[0].data[...] = self.blobs[0].data * bottom[0].data\n"
+        "    def backward(self, top, down, bottom):\n"
+        "        self.blobs[0].diff[...] += (top[0].diff * bottom[0].data).sum(axis=0)\n"
+        "        bottom[0].diff[...] = self.blobs[0].data * top[0].diff\n"
+        "    def onnx(self, op, x): return op.Mul(x, op.parameters[0])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    gain = layer("Python", "gain", "score", "gained", 'python_param { module: "gains" layer: "Gain" }')
+    net = NET.replace('bottom: "score"', 'bottom: "gained"')
+    net = net.replace('layer { name: "loss"', gain + 'layer { name: "loss"')
+    runs = [Training(solver_of(QUIET, net), allow_modules=["gains"], engine=engine) for engine in ENGINES]
+    np.testing.assert_allclose(*(losses_of(run, 8) for run in runs), rtol=1e-5)
+    gains = [learned(run)["gain/0"] for run in runs]
+    np.testing.assert_allclose(*gains, rtol=1e-5)
+    assert not (gains[0] == 2).any()
+
+
 def test_the_graph_is_built_again_when_the_data_has_another_shape():
     losses = []
     for engine in ENGINES:

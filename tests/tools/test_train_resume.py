@@ -34,7 +34,7 @@ DIGITS = (
 )
 """Everything that has a state: shuffled data (1497 digits, four batches an epoch), drawn data, statistics, Dropout."""
 TEXT = (
-    'type: "Adam" base_lr: 0.003 gamma: 0.5 lr_policy: "multistep" stepvalue: 3 stepvalue: 9 weight_decay: 0.001'
+    'type: "Adam" base_lr: 0.003 gamma: 0.5 lr_policy: "multistep" stepvalue: 3 stepvalue: 4 weight_decay: 0.001'
     " average_loss: 4 max_iter: 12 test_iter: 2 test_interval: 4 momentum: 0.9 "
 )
 

@@ -108,3 +108,10 @@ def test_adams_two_moments_are_those_halves():
     updater.blobs[0].blob.diff[...] = 0
     updater.apply()
     assert [array.flat[0] for array in updater.history[::2]] == [0.5, 0.75]
+
+
+def test_adams_first_update_is_the_rate_whatever_the_gradients_size():
+    """Both of its moments are corrected for having started at 0: t is 1."""
+    before, after = updated('type: "Adam" momentum: 0.9', [np.full((3, 5), 70.0), np.full(3, -0.02)])
+    np.testing.assert_allclose(before[0] - after[0], np.full((3, 5), 0.1), atol=1e-5)
+    np.testing.assert_allclose(before[1] - after[1], np.full(3, -0.1), atol=1e-5)
