@@ -71,8 +71,6 @@ def test_another_models_weights_do_not_give_real_caffes_numbers(shared, tmp_path
 BROKEN = """
 from caffe_layers import SoftmaxLossLayer as Right
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 class RightLossLayer(Right):
     pass

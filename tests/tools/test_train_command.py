@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,8 +27,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import argparse, sys
 from caffe_tools.train_command import add_train_command
-
-ROOT = Path(__file__).resolve().parents[2]
 parser = argparse.ArgumentParser()
 add_train_command(parser.add_subparsers())
 options = parser.parse_args(sys.argv[1:])
