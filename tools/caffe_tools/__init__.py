@@ -12,6 +12,7 @@ _WHERE = {
     "Net": "caffe_tools.net",
     "TRAIN": "caffe_tools.net",
     "TEST": "caffe_tools.net",
+    "crosscheck": "caffe_tools.referee",
     "gradient_model": "caffe_tools.gradient.model",
     "layer_type": "caffe_tools.standard",
     "python_layer_type": "caffe_tools.standard",

@@ -153,16 +153,19 @@ class _Search:
             constant = self._constant(ratios, tensor)
             if constant is not None:
                 says = f"it were multiplied with {constant:.6g}"
-                found.append(_explanation(order, reading, _Factor(CONSTANT_COST, ("constant-ratio",), says, self.right)))
+                scale = _Factor(CONSTANT_COST, ("constant-ratio",), says, self.right)
+                found.append(_explanation(order, reading, scale))
         return found
 
     def numbers(self, tensor: str) -> str:
         """The probe that shows the difference best."""
 
-        def gap(observation: Observation) -> float:
+        def gap(observation: Observation) -> tuple[bool, float]:
             found, expected = observation.found[tensor], observation.expected[tensor]
             off = float(np.max(np.abs(np.asarray(found, float) - expected), initial=0))
-            return off / observation.tolerance[tensor] if np.isfinite(off) else 0.0
+            if not np.isfinite(off) or not np.any(expected):
+                return False, off
+            return True, off / observation.tolerance[tensor]
 
         worst = max(self.observations, key=gap)
         found, expected = np.asarray(worst.found[tensor], float), worst.expected[tensor]

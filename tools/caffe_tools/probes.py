@@ -36,11 +36,11 @@ class Probe:
 
 @dataclass(frozen=True)
 class _Plan:
-    """How the labels are drawn (a method of Labels), how large the scores are, how many samples there are."""
+    """How the labels are drawn (a style of Labels), whether the scores are extreme, how many samples there are."""
 
     name: str
     labels: str = "mixed"
-    spread: float = 2.0
+    extreme: bool = False
     samples: int = FEW
     convention: str = ""
 
@@ -97,7 +97,7 @@ class Draw:
         target = params.get("target", "index")
         yield _Plan("mixed labels")
         yield _Plan("many samples", samples=MANY)
-        yield _Plan("one sample", samples=1)
+        yield _Plan("one sample", "without_ignored", samples=1)
         if target == "index" and params["background_label"] is not None or target == "multi_label":
             yield _Plan("no foreground", "background")
         if params["ignore_label"] is not None:
@@ -105,7 +105,7 @@ class Draw:
             yield _Plan("all ignored", "ignored")
         if self.sources[0] is not None:
             takes_probabilities = self.layer.__name__ == "CrossEntropyLossLayer"
-            yield _Plan("probabilities of 0" if takes_probabilities else "extreme scores", spread=40.0)
+            yield _Plan("probabilities of 0" if takes_probabilities else "extreme scores", extreme=True)
         if target == "index" or self.is_one_hot or self.graph.inputs[self.sources[1]].dtype.kind != "f":
             return
         yield _Plan("soft targets", "soft")
@@ -179,20 +179,22 @@ class Draw:
             elif name == self.sources[1]:
                 value = self._labels(shape, plan.labels)
             elif len(self.sources) > 2 and name == self.sources[2]:
-                value = self.random.uniform(0.2, 2.0, shape) * (self.random.random(shape) < 0.8)
+                value = self.random.uniform(0.2, 2.0, shape)
+                value *= (self.random.random(shape) < 1 - IGNORED_SHARE) | (plan.samples == 1)
             else:
                 value = self._other(wanted, shape)
             feeds[name] = np.asarray(value).astype(wanted.dtype)
         return feeds
 
     def _scores(self, shape: tuple[int, ...], plan: _Plan) -> np.ndarray:
-        scores = self.random.normal(size=shape) * plan.spread
+        scores = self.random.normal(size=shape) * 2
+        if plan.extreme:  # float32's exponential overflows at 88.7, and is 0 from -104 on
+            scores = self.random.uniform(50, 200, shape) * self.random.choice((-1, 1), shape)
         if self.layer.__name__ != "CrossEntropyLossLayer":
             return scores
         powers = np.exp(scores - scores.max(axis=self.params["axis"], keepdims=True))
         probabilities = powers / powers.sum(axis=self.params["axis"], keepdims=True)
-        # float32 has none between 0 and its smallest number, and what lies near the floor is no matter of the loss
-        return np.where(probabilities < 1e-18, 0, probabilities) if plan.spread > 2 else probabilities
+        return np.where(probabilities < 1e-18, 0, probabilities)  # what is close to the floor is rounded to either side
 
     def _labels(self, shape: tuple[int, ...], style: str) -> np.ndarray:
         target = "index" if self.is_one_hot else self.params.get("target", "index")

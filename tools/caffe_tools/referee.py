@@ -127,10 +127,9 @@ class _Referee:
         self.bottoms = [self.graph.find(name) for name in bottoms]
         self.loss = self.graph.find(loss)
         self.parameters = {self.graph.find(tensor): parameter for tensor, parameter in parameters.items()}
-        known = {parameter.name: parameter for parameter in self.layer.parameters}
         for parameter in self.parameters.values():
-            find(parameter, list(known), f"{self.layer.__name__}, as parameters of which it is asked for,")
-        self.declared, self.loss_weight = known, loss_weight
+            find(parameter, [one.name for one in self.layer.parameters], self.layer.__name__, "parameter")
+        self.loss_weight = loss_weight
         self.gradients = {self.graph.find(name): self.graph.find(of) for name, of in gradients.items()}
         self.carry = self._carry()
         self.verdict = Verdict(self.graph.name, self.layer.__name__)
@@ -187,8 +186,7 @@ class _Referee:
             raise GraphError(f"the loss {self.loss!r} must be one float, but has the shape {shape} of {dtype}")
         given_params = {name: self._parameter(name, values[tensor]) for tensor, name in self.parameters.items()}
         with naming(self.layer.__name__):
-            params = {**self.params, **complete(given_params, self.layer.parameters)}
-            params = {**self.params, **{name: params[name] for name in given_params}}
+            params = self.params | {name: complete(given_params, self.layer.parameters)[name] for name in given_params}
         bottoms = [values[name] for name in self.bottoms]
         question = Question(self.layer, params, scores.astype(np.float64), *bottoms[1:])
         loss, gradient = question.answer()

@@ -44,7 +44,7 @@ def divisors(question: Question) -> Iterator[Scale]:
     if right == "WEIGHT":
         yield Scale("divisor-at-least-1", "the sum of weights were at least 1 as a divisor",
                     lambda q: 1 / max(1.0, formula(q).count("WEIGHT")))  # fmt: skip
-    if right == "WEIGHT" or question.weights is not None or question.params["class_weight"] is not None:
+    if question.weights is not None:
         for name, says, change in (
             ("divisor-by-class-weights", "the divisor were the sum of the class weights alone",
              lambda f: {"weight": np.ones(())}),

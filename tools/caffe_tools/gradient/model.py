@@ -65,13 +65,13 @@ def named_values(graph: ir.Graph) -> dict[str, ir.Value]:
     return {value.name: value for value in values if value.name}
 
 
-def find(name: str, names: Sequence[str], what: str) -> str:
+def find(name: str, names: Sequence[str], owner: str, kind: str = "tensor") -> str:
     """``name``, which must be one of ``names``. Raises GraphError with the nearest of them."""
     if name in names:
         return name
     near = difflib.get_close_matches(name, names, 3, 0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {', '.join(sorted(names)[:12])}"
-    raise GraphError(f"{what} has no tensor {name!r}: {hint}")
+    raise GraphError(f"{owner} has no {kind} {name!r}: {hint}")
 
 
 def _in_plain_operators(model: onnx.ModelProto) -> onnx.ModelProto:
