@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caffe_tools.dims import same_count
 from caffe_tools.errors import GraphError
-from caffe_tools.graph import Builder, same_count
+from caffe_tools.graph import Builder
 from caffe_tools.session import make_session
 
 

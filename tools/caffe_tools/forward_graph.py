@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from caffe_tools import standard
+from caffe_tools.dims import Dim
 from caffe_tools.errors import ExportError
 from caffe_tools.fields import Values
 from caffe_tools.fold import fold as folding
 from caffe_tools.functions import LayerFunction
-from caffe_tools.graph import Builder, Dim
+from caffe_tools.graph import Builder
 from caffe_tools.net import Net
 from caffe_tools.netspec import LayerSpec
 from caffe_tools.python_layer import PythonLayer

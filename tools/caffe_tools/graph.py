@@ -18,12 +18,12 @@ import onnx
 import onnx_ir as ir
 from onnx import shape_inference
 
+from caffe_tools.dims import Dim, broadcast_dims, resolve
 from caffe_tools.errors import GraphError
 
 OPSET = 18
 """The opset that graphs are built in: the first whose reductions all take their axes as an input."""
 
-Dim = int | str
 Diffs = Sequence[ir.Value | None]
 
 _BROADCASTS_ALL = frozenset(["Where", "Sum", "Max", "Min", "Mean"])
@@ -229,7 +229,7 @@ class Builder:
             else:
                 raise GraphError(f"the shape of output {index} of {node.op_type} ({node.name}) cannot be told")
             if node.op_type in _BROADCASTS_ALL and None in dims:
-                dims = _broadcast_dims([self.shape(value) for value in node.inputs], dims)
+                dims = broadcast_dims([self.shape(value) for value in node.inputs], dims)
             dims = [f"{output.name}.dim{axis}" if dim is None else dim for axis, dim in enumerate(dims)]
             output.dtype = ir.DataType(tensor.elem_type)
             output.shape = ir.Shape(dims)
@@ -290,7 +290,7 @@ class Builder:
         source, dims = self.shape(value), list(dims)
         if tuple(dims) == source:
             return value
-        dims = _resolve(source, dims)
+        dims = resolve(source, dims)
         target: list[int] = []
         for axis, dim in enumerate(dims):
             if isinstance(dim, int):
@@ -338,48 +338,6 @@ class Builder:
         self._reserved.remove(name)
         self._names.add(name)
         return name
-
-
-def _resolve(source: Sequence[Dim], dims: list[Dim]) -> list[Dim]:
-    """``dims`` with -1 replaced by what it stands for, as far as that can be told."""
-    if -1 not in dims:
-        return dims
-    rest_source, rest_dims = list(source), [dim for dim in dims if dim != -1]
-    for dim in [dim for dim in rest_dims if isinstance(dim, str)]:
-        if dim not in rest_source:
-            raise GraphError(f"cannot reshape {tuple(source)} to {tuple(dims)}: it has no dim {dim!r}")
-        rest_source.remove(dim)
-        rest_dims.remove(dim)
-    static = math.prod(dim for dim in rest_source if isinstance(dim, int))
-    left = [dim for dim in rest_source if isinstance(dim, str)]
-    known = math.prod(rest_dims)
-    if (not left and known and static % known) or (not known and static):
-        raise GraphError(f"cannot reshape {tuple(source)} to {tuple(dims)}: the counts do not match")
-    if not left:
-        inferred: Dim = static // known if known else 0
-    elif len(left) == 1 and static == known:
-        inferred = left[0]
-    else:
-        inferred = "*".join(left) if static == known else f"{'*'.join(left)}*{static}/{known}"
-    return [inferred if dim == -1 else dim for dim in dims]
-
-
-def _broadcast_dims(shapes: Sequence[Sequence[Dim]], dims: Sequence[Dim | None]) -> list[Dim | None]:
-    """``dims`` with an unknown one replaced by the symbol that all inputs have there, apart from those with a 1."""
-    result = list(dims)
-    for back in range(1, len(dims) + 1):
-        if dims[-back] is None:
-            found = {shape[-back] for shape in shapes if back <= len(shape)} - {1}
-            if len(found) == 1:
-                result[-back] = found.pop()
-    return result
-
-
-def same_count(a: Sequence[Dim], b: Sequence[Dim]) -> bool:
-    """Whether shapes ``a`` and ``b`` have as many elements, for every value of their symbolic dims."""
-    symbols_a, symbols_b = (sorted(dim for dim in shape if isinstance(dim, str)) for shape in (a, b))
-    numbers_a, numbers_b = (math.prod(dim for dim in shape if isinstance(dim, int)) for shape in (a, b))
-    return symbols_a == symbols_b and numbers_a == numbers_b
 
 
 def _ir_type(dtype: Any) -> ir.DataType:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from caffe_tools.graph import Builder, Dim, same_count
+from caffe_tools.dims import Dim, same_count
+from caffe_tools.graph import Builder
 from caffe_tools.standard.registry import Layer, dims_text
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from caffe_tools.graph import Builder, same_count
+from caffe_tools.dims import same_count
+from caffe_tools.graph import Builder
 from caffe_tools.standard.labels import check_batch
 from caffe_tools.standard.loss_normalization import LOSS_PARAM, counted, divisor
 from caffe_tools.standard.registry import BINARY, Layer, dims_text, layer_type

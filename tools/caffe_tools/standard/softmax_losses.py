@@ -10,8 +10,9 @@ import os
 import onnx_ir as ir
 
 from caffe_tools import caffemodel
+from caffe_tools.dims import same_count
 from caffe_tools.fields import Enum, Int, String
-from caffe_tools.graph import Builder, same_count
+from caffe_tools.graph import Builder
 from caffe_tools.standard.labels import check_batch, position_labels, row_labels, rows
 from caffe_tools.standard.loss_normalization import LOSS_PARAM, counted, divisor
 from caffe_tools.standard.registry import CLASS_INDEX, FLT_MIN, REAL, Layer, dims_text, layer_type
