@@ -1,4 +1,4 @@
-"""The command line: ``caffe-layers check | run | export | gradcheck | train | upgrade | layers``.
+"""The command line: ``caffe-layers check | run | export | gradcheck | crosscheck | train | upgrade | layers``.
 
 Exit code 0: fine; 1: the numbers disagree; 2: bad usage or bad input, said in one line.
 """
@@ -18,6 +18,7 @@ from caffe_layers.layer import LayerError
 from caffe_tools import commands
 from caffe_tools.commands import BAD_INPUT
 from caffe_tools.compare import ATOL, RTOL
+from caffe_tools.crosscheck_command import add_crosscheck_command
 from caffe_tools.errors import CaffeToolsError
 from caffe_tools.graph import OPSET
 from caffe_tools.train_command import add_train_command
@@ -106,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     _allow_module(command)
 
     add_train_command(subparsers)
+    add_crosscheck_command(subparsers)
 
     command = subparsers.add_parser("upgrade", help="write an old prototxt in today's form")
     command.set_defaults(command=commands.run_upgrade)
