@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import re
@@ -19,27 +18,23 @@ from nets import inputs, layer
 from solver_nets import NET, inner_product, write_solver
 
 from caffe_tools import caffemodel
-from caffe_tools.errors import CaffeToolsError, SolverError
+from caffe_tools.cli import main
+from caffe_tools.commands import BAD_INPUT
 from caffe_tools.train import Training
-from caffe_tools.train_command import DONE, INTERRUPTED, add_train_command
+from caffe_tools.train_command import DONE, INTERRUPTED
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = """
-import argparse, sys
-from caffe_tools.train_command import add_train_command
-parser = argparse.ArgumentParser()
-add_train_command(parser.add_subparsers())
-options = parser.parse_args(sys.argv[1:])
-sys.exit(options.command(options))
-"""
-
 
 def train(*words):
     """The exit code of the command."""
-    parser = argparse.ArgumentParser()
-    add_train_command(parser.add_subparsers())
-    options = parser.parse_args(["train", *map(str, words)])
-    return options.command(options)
+    return main(["train", *map(str, words)])
+
+
+def error_of(capsys, *words):
+    """What the command says of bad input, in one line."""
+    assert train(*words) == BAD_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
 
 
 def weights(path):
@@ -149,7 +144,7 @@ def test_an_interrupted_run_writes_its_snapshot_though_the_solver_wants_none_at_
 def test_a_run_killed_at_any_moment_goes_on_from_its_last_snapshot(tmp_path):
     solver = write_solver(tmp_path, 'type: "Adam" momentum: 0.9 snapshot: 10 max_iter: 1000000')
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "layers"), str(ROOT / "tools")])}
-    running = subprocess.Popen([sys.executable, "-c", PROGRAM, "train", solver], env=environment, stdout=-3)
+    running = subprocess.Popen([sys.executable, "-m", "caffe_tools", "train", solver], env=environment, stdout=-3)
     try:
         deadline = time.monotonic() + 60
         while not (tmp_path / "run_iter_30.solverstate").exists():
@@ -184,18 +179,26 @@ def test_the_solvers_own_weights_serve_where_the_command_line_gives_none(tmp_pat
     assert_same_weights(tmp_path / "run_iter_0.caffemodel", tmp_path / "from.caffemodel")
 
 
-def test_weights_and_a_snapshot_together_are_refused(tmp_path):
-    with pytest.raises(CaffeToolsError, match="not both"):
-        train(write_solver(tmp_path, ""), "--weights", "a.caffemodel", "--snapshot", "b.solverstate")
+def test_weights_and_a_snapshot_together_are_refused(tmp_path, capsys):
+    solver = write_solver(tmp_path, "")
+    assert "not both" in error_of(capsys, solver, "--weights", "a.caffemodel", "--snapshot", "b.solverstate")
 
 
-@pytest.mark.parametrize("source", ["Input", "Data"])
-def test_a_net_that_nothing_fills_is_refused_with_what_to_put_there(source, tmp_path):
-    data = inputs(data=(4, 5))
-    if source == "Data":
-        data = layer("Data", "data", "", "data", 'data_param { source: "lmdb" batch_size: 4 }')
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (inputs(data=(4, 5)), "layer 'data' (Input): nothing fills its top 'data' of the training net"),
+        (layer("Data", "data", "", "data", 'data_param { source: "lmdb" batch_size: 4 }'), "layer 'data' (Data)"),
+    ],
+)
+def test_a_net_that_nothing_fills_is_refused(data, said, tmp_path, capsys):
     net = data + NET[NET.index('layer { name: "target"') :]
-    with pytest.raises(CaffeToolsError, match="data") as raised:
-        train(write_solver(tmp_path, "max_iter: 1", net))
-    if source == "Input":
-        assert isinstance(raised.value, SolverError) and "NpzDataLayer" in str(raised.value)
+    assert said in error_of(capsys, write_solver(tmp_path, "max_iter: 1", net))
+
+
+def test_bad_input_has_one_line_with_its_place(tmp_path, capsys):
+    solver = write_solver(tmp_path, "max_iter: 1 momentun: 0.9")
+    assert re.search(r"solver.prototxt:1:\d+: .*'momentun': did you mean 'momentum'", error_of(capsys, solver))
+    assert "gone.prototxt: cannot read" in error_of(capsys, tmp_path / "gone.prototxt")
+    solver = write_solver(tmp_path, "max_iter: 1")
+    assert "gone.solverstate: cannot read" in error_of(capsys, solver, "--snapshot", tmp_path / "gone.solverstate")
