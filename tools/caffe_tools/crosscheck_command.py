@@ -11,13 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from caffe_tools.commands import AGREES, DISAGREES
 from caffe_tools.errors import GraphError
 from caffe_tools.inputs import load_arrays
 from caffe_tools.referee import Judgement, Verdict, crosscheck
 from caffe_tools.report import make_console
 from caffe_tools.whole_file import whole_file
-
-AGREES, DISAGREES = 0, 1
 
 
 def add_crosscheck_command(commands: argparse._SubParsersAction) -> None:
@@ -66,11 +65,10 @@ def run_crosscheck(options: argparse.Namespace) -> int:
         inputs_from=options.inputs or "",
         seed=options.seed,
     )
-    print_verdict(make_console(), verdict)
     if options.json:
-        with whole_file(options.json) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            json.dump(verdict.as_json(), file, indent=1)
-            file.write("\n")
+        with whole_file(options.json) as temporary:
+            temporary.write_text(json.dumps(verdict.as_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    print_verdict(make_console(), verdict)
     return AGREES if verdict.agrees else DISAGREES
 
 

@@ -1,7 +1,7 @@
 """What a graph may compute in place of the loss that it should: the table that the referee tries.
 
-A *reading* is another sum (another option of the layer, or a known mistake), a *scale* another factor before it (a
-divisor, a sign, a loss weight). A reading and a scale together are one candidate; each applies to the loss, to the
+A *reading* is another sum (another option of the layer, or a known mistake), a *scale* (scales.py) another factor of it
+(a divisor, a sign, a loss weight). A reading and a scale together are one candidate; each applies to the loss, to the
 gradient or to both, since exporters get one right and the other wrong.
 """
 
@@ -13,15 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from caffe_tools.loss_formulas import (
-    ProbabilityFormula,
-    Question,
-    SigmoidFormula,
-    SoftmaxFormula,
-    formula,
-)
-
-SumAndGradient = tuple[float, np.ndarray]
+from caffe_tools import wrong_sums
+from caffe_tools.loss_formulas import Question, formula
+from caffe_tools.wrong_sums import SumAndGradient
 
 
 @dataclass(frozen=True)
@@ -102,16 +96,7 @@ def _alpha(question: Question) -> Iterator[Reading]:
                       with_fields(lambda f: {"alpha": np.where(f.alpha == 1 - alpha, 1.0, f.alpha)}))  # fmt: skip
         yield Reading("alpha-by-channel-in-gradient",
                       "the gradient weighed the label's channel by alpha and the others by 1 - alpha",
-                      _alpha_by_channel)  # fmt: skip
-
-
-def _alpha_by_channel(question: Question) -> SumAndGradient:
-    """chuanqi305/FocalLoss: its forward weighs every class by alpha, its backward the channels that are not the
-    label's by 1 - alpha."""
-    alpha = question.params["alpha"]
-    total, gradient = formula(question.but(alpha=None)).sum_and_gradient()
-    labelled = formula(question).t != 0
-    return alpha * total, gradient * np.where(labelled, alpha, 1 - alpha)
+                      wrong_sums.alpha_by_channel)  # fmt: skip
 
 
 def _gamma(question: Question) -> Iterator[Reading]:
@@ -126,24 +111,8 @@ def _gamma(question: Question) -> Iterator[Reading]:
         if other >= 0 and other != gamma:
             says = f"gamma were {other:g}" if other else "the modulating factor (gamma) were left out"
             yield Reading(f"gamma={other:g}", says, with_params(gamma=other))
-    yield Reading("modulated-by-p_t", "the modulating factor were p_t^gamma, not (1 - p_t)^gamma", _modulated_by_p_t)
-
-
-def _modulated_by_p_t(question: Question) -> SumAndGradient:
-    f = formula(question)
-    gamma = f.gamma
-    if isinstance(f, SigmoidFormula):
-        t, (p, rest) = f.smooth, f.probabilities
-        p_t = p * t + rest * (1 - t)
-        losses, slope = f.cross_entropy()
-        ratio = np.divide(p * rest, p_t, out=np.maximum(p, rest), where=p_t > 0)
-        slope = slope - gamma * (1 - 2 * t) * ratio * losses
-        coefficient = f.coefficient() * p_t**gamma
-        return float(np.sum(coefficient * losses)), coefficient * slope
-    log_p = f.log_probabilities()
-    p = np.exp(log_p)
-    m = f.values * p**gamma * (1 + gamma * log_p)
-    return float(np.sum(f.values * p**gamma * -log_p)), p * m.sum(axis=f.axis, keepdims=True) - m
+    yield Reading("modulated-by-p_t", "the modulating factor were p_t^gamma, not (1 - p_t)^gamma",
+                  wrong_sums.modulated_by_p_t)  # fmt: skip
 
 
 def _weights(question: Question) -> Iterator[Reading]:
@@ -155,10 +124,10 @@ def _weights(question: Question) -> Iterator[Reading]:
         if not question.is_sigmoid:
             yield Reading("class_weight-by-channel-in-gradient",
                           "the gradient were weighed by the class of each channel, not by that of the label",
-                          _class_weight_by_channel)  # fmt: skip
+                          wrong_sums.class_weight_by_channel)  # fmt: skip
         if params.get("label_smoothing") and question.target == "index" and not question.is_sigmoid:
             yield Reading("class_weight-of-the-label", "the label's class_weight weighed all of its smoothed target",
-                          _class_weight_of_the_label)  # fmt: skip
+                          wrong_sums.class_weight_of_the_label)  # fmt: skip
     if params.get("pos_weight") is not None:
         yield Reading("pos_weight-left-out", "pos_weight were left out", with_params(pos_weight=None))
         yield Reading("pos_weight-twice", "pos_weight were applied twice",
@@ -174,18 +143,6 @@ def _weights(question: Question) -> Iterator[Reading]:
                       with_fields(lambda f: {"weight": f.weight**2}))  # fmt: skip
 
 
-def _class_weight_by_channel(question: Question) -> SumAndGradient:
-    plain = formula(question)
-    _, gradient = replace(plain, class_weight=np.ones(())).sum_and_gradient()
-    return plain.sum_and_gradient()[0], gradient * plain.class_weight
-
-
-def _class_weight_of_the_label(question: Question) -> SumAndGradient:
-    plain = formula(question)
-    labels = (plain.class_weight * plain.t).sum(axis=plain.axis, keepdims=True)
-    return replace(plain, class_weight=np.ones(()), weight=plain.weight * labels).sum_and_gradient()
-
-
 def _ignored(question: Question) -> Iterator[Reading]:
     for what, question_of in ignored_labels(question):
         yield Reading(f"ignored-counted-as-{what.replace(' ', '-')}", f"ignored labels were read as {what}",
@@ -195,7 +152,7 @@ def _ignored(question: Question) -> Iterator[Reading]:
                       with_fields(lambda f: {"counted": np.ones(f.x.shape, bool)}))  # fmt: skip
     else:
         yield Reading("ignored-in-gradient", "the gradient kept the probabilities of ignored positions",
-                      _ignored_probabilities)  # fmt: skip
+                      wrong_sums.ignored_probabilities)  # fmt: skip
     if question.target != "index":
         yield Reading("ignored-value-as-target", "ignored targets counted with their value",
                       with_fields(lambda f: _value_as_target(f, question.params["ignore_label"])))  # fmt: skip
@@ -215,13 +172,6 @@ def ignored_labels(question: Question) -> Iterator[tuple[str, Callable[[Question
             return replace(q.but(ignore_label=None), labels=labels)
 
         yield f"class {label}", other
-
-
-def _ignored_probabilities(question: Question) -> SumAndGradient:
-    plain = formula(question)
-    total, gradient = plain.sum_and_gradient()
-    ignored = ~plain.counted.any(axis=plain.axis, keepdims=True)
-    return total, gradient + np.exp(plain.log_probabilities()) * ignored * plain.weight
 
 
 def _value_as_target(plain: Any, ignore_label: int) -> dict[str, Any]:
@@ -275,7 +225,7 @@ def _targets(question: Question) -> Iterator[Reading]:
 
 def _background(question: Question) -> Iterator[Reading]:
     params = question.params
-    channels = question.scores.shape[params["axis"]]
+    channels = question.channels
     if question.is_sigmoid and question.target == "index":
         for other, rule in ((0, "label k is channel k - 1"), (channels, "label k is channel k")):
             now = channels if params["background_label"] is None else params["background_label"]
@@ -292,14 +242,16 @@ def _background(question: Question) -> Iterator[Reading]:
 def _activation(question: Question) -> Iterator[Reading]:
     name = question.layer.__name__
     if question.is_sigmoid:
-        yield Reading("softmax-for-sigmoid", "a softmax stood in place of the sigmoid", _softmax_for_sigmoid)
-        yield Reading("sigmoid-twice", "the sigmoid were applied twice", _sigmoid_twice)
+        yield Reading("softmax-for-sigmoid", "a softmax stood in place of the sigmoid", wrong_sums.softmax_for_sigmoid)
+        yield Reading("sigmoid-twice", "the sigmoid were applied twice", wrong_sums.sigmoid_twice)
     elif name == "CrossEntropyLossLayer":
-        yield Reading("softmax-first", "a softmax were applied to the probabilities first", _softmax_of_probabilities)
-        yield Reading("logarithms-given", "the scores were taken for logarithms of probabilities", _logarithms)
+        yield Reading("softmax-first", "a softmax were applied to the probabilities first",
+                      wrong_sums.softmax_of_probabilities)  # fmt: skip
+        yield Reading("logarithms-given", "the scores were taken for logarithms of probabilities",
+                      wrong_sums.scores_as_logarithms)  # fmt: skip
     else:
-        yield Reading("softmax-twice", "the softmax were applied twice", _softmax_twice)
-        yield Reading("sigmoid-for-softmax", "a sigmoid stood in place of the softmax", _sigmoid_for_softmax)
+        yield Reading("softmax-twice", "the softmax were applied twice", wrong_sums.softmax_twice)
+        yield Reading("sigmoid-for-softmax", "a sigmoid stood in place of the softmax", wrong_sums.sigmoid_for_softmax)
     if not question.is_sigmoid and name != "CrossEntropyLossLayer":
         own = question.axis
         for axis in range(question.scores.ndim):
@@ -307,45 +259,6 @@ def _activation(question: Question) -> Iterator[Reading]:
                 yield Reading(f"axis={axis}", f"axis were {axis}, not {own}", with_params(axis=axis))
                 yield Reading(f"softmax-over-axis-{axis}", f"the softmax ran over axis {axis}, not {own}",
                               with_fields(lambda f, axis=axis: {"over": axis}))  # fmt: skip
-
-
-def _shared_fields(plain: Any) -> dict[str, Any]:
-    names = ("x", "axis", "t", "counted", "foreground", "weight", "class_weight", "smoothing", "gamma")
-    return {name: getattr(plain, name) for name in names}
-
-
-def _softmax_for_sigmoid(question: Question) -> SumAndGradient:
-    plain = formula(question)
-    return SoftmaxFormula(**_shared_fields(plain), alpha=plain.alpha * plain.pos_weight).sum_and_gradient()
-
-
-def _sigmoid_for_softmax(question: Question) -> SumAndGradient:
-    plain = formula(question)
-    return SigmoidFormula(**_shared_fields(plain), alpha=plain.alpha, beta=plain.alpha).sum_and_gradient()
-
-
-def _softmax_of_probabilities(question: Question) -> SumAndGradient:
-    plain = formula(question)
-    return SoftmaxFormula(**_shared_fields(plain), multi_label=plain.multi_label).sum_and_gradient()
-
-
-def _logarithms(question: Question) -> SumAndGradient:
-    plain = formula(question)
-    return float(np.sum(-plain.values * plain.x)), -plain.values
-
-
-def _sigmoid_twice(question: Question) -> SumAndGradient:
-    plain = formula(question)
-    p, rest = plain.probabilities
-    total, gradient = replace(plain, x=p).sum_and_gradient()
-    return total, gradient * p * rest
-
-
-def _softmax_twice(question: Question) -> SumAndGradient:
-    plain = formula(question)
-    p = np.exp(plain.log_probabilities())
-    total, gradient = replace(plain, x=p).sum_and_gradient()
-    return total, p * (gradient - (gradient * p).sum(axis=plain.axis, keepdims=True))
 
 
 def _numerics(question: Question) -> Iterator[Reading]:
@@ -363,35 +276,14 @@ def _gradients(question: Question) -> Iterator[Reading]:
     """Mistakes that only a gradient can have; their sum is the right one."""
     if question.is_sigmoid:
         yield Reading("sigmoid-derivative-twice", "p (1 - p) were in the gradient once too often",
-                      lambda q: _times(q, lambda p, rest: p * rest))  # fmt: skip
+                      lambda q: wrong_sums.gradient_times(q, lambda p, rest: p * rest))  # fmt: skip
         yield Reading("gradient-by-probabilities", "the gradient were that by the probabilities, not by the scores",
-                      lambda q: _times(q, lambda p, rest: 1 / (p * rest)))  # fmt: skip
+                      lambda q: wrong_sums.gradient_times(q, lambda p, rest: 1 / (p * rest)))  # fmt: skip
     elif question.layer.__name__ != "CrossEntropyLossLayer":
         yield Reading("gradient-without-target", "the target were missing from the gradient",
-                      lambda q: _parts(q, 1.0, 0.0))  # fmt: skip
+                      lambda q: wrong_sums.gradient_of_parts(q, 1.0, 0.0))  # fmt: skip
         yield Reading("gradient-without-probabilities", "the probabilities were missing from the gradient",
-                      lambda q: _parts(q, 0.0, 1.0))  # fmt: skip
+                      lambda q: wrong_sums.gradient_of_parts(q, 0.0, 1.0))  # fmt: skip
     else:
         yield Reading("gradient-by-scores", "the gradient were that by the scores before the softmax",
-                      _gradient_by_scores)  # fmt: skip
-
-
-def _times(question: Question, factor: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> SumAndGradient:
-    plain = formula(question)
-    total, gradient = plain.sum_and_gradient()
-    return total, gradient * factor(*plain.probabilities)
-
-
-def _parts(question: Question, of_probabilities: float, of_target: float) -> SumAndGradient:
-    plain = formula(question)
-    _, m = plain.modulated()
-    p = np.exp(plain.log_probabilities())
-    gradient = of_probabilities * p * m.sum(axis=plain.axis, keepdims=True) - of_target * m
-    return plain.sum_and_gradient()[0], gradient
-
-
-def _gradient_by_scores(question: Question) -> SumAndGradient:
-    plain = formula(question)
-    assert isinstance(plain, ProbabilityFormula)
-    total, _ = plain.sum_and_gradient()
-    return total, plain.x * plain.values.sum(axis=plain.axis, keepdims=True) - plain.values
+                      wrong_sums.gradient_by_scores)  # fmt: skip

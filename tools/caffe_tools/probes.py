@@ -96,8 +96,11 @@ class Draw:
         params, is_sigmoid = self.params, self.layer.__name__.startswith("Sigmoid")
         target = params.get("target", "index")
         yield _Plan("mixed labels")
-        yield _Plan("many samples", samples=MANY)
-        yield _Plan("one sample", "without_ignored", samples=1)
+        if any(isinstance(dim, str) for value in self.graph.inputs.values() for dim in value.dims[:1]):
+            yield _Plan("many samples", samples=MANY)
+            yield _Plan("one sample", "without_ignored", samples=1)
+        else:
+            yield _Plan("other mixed labels")
         if target == "index" and params["background_label"] is not None or target == "multi_label":
             yield _Plan("no foreground", "background")
         if params["ignore_label"] is not None:
