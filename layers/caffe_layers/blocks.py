@@ -17,8 +17,10 @@ from caffe_layers.layer import ParameterError
 
 BLOCK = 1 << 16
 """Elements of a block for one thread: what is computed from them stays in a core's cache."""
-LARGEST_BLOCK = 4
+SHARED_BLOCKS = 4
 """Times BLOCK: the largest block for several threads, which would hand Python's lock to and fro for smaller ones."""
+COMPILED_BLOCKS = 16
+"""Times BLOCK: the same for compiled code, which does its own work in smaller steps."""
 
 
 def threads():
@@ -75,16 +77,17 @@ class Workspace:
         return self._of_threads[number]
 
 
-def run(layout, workspace, work):
+def run(layout, workspace, work, compiled=False):
     """The results of ``work(block, workspace)`` for all blocks, in their order, whichever threads do them.
 
-    Where blocks raise errors, the error of the first of them is raised.
+    ``compiled`` says that the work is mostly compiled code. Where blocks raise errors, the first one's is raised.
     """
     elements = layout.outer * layout.channels * layout.inner
     if elements <= BLOCK:
         return [work(Block(slice(0, layout.outer), slice(0, layout.inner)), workspace)] if elements else []
     number = threads()
-    size = BLOCK if number == 1 else min(max(BLOCK, elements // number), LARGEST_BLOCK * BLOCK)
+    largest = COMPILED_BLOCKS if compiled else SHARED_BLOCKS if number > 1 else 1
+    size = min(max(BLOCK, elements // number), largest * BLOCK)
     blocks = cut(layout, size)
     number = min(number, len(blocks))
     if number == 1:

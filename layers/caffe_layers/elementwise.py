@@ -50,8 +50,11 @@ PARAMETERS = (
 )
 
 
-def evaluate(params, arrays, workspace, no_terms, terms, dtype, alpha=None, class_factor=None):
+def evaluate(params, arrays, workspace, no_terms, terms, dtype, alpha=None, class_factor=None, compiled=None):
     """The loss, as ``LossLayer.evaluate``, computed in ``dtype``.
+
+    ``compiled(x, t, pos_weight, weight, alpha, gradient, workspace)``, where it is given, does blocks of ordinary
+    numbers: it gives the sum of their losses, or what is not finite.
 
     ``alpha`` (or None) weighs positive terms, and 1 - alpha negative ones. ``class_factor`` (C numbers, or None)
     multiplies the terms of each class as class_weight does, but does not count for WEIGHT.
@@ -67,11 +70,19 @@ def evaluate(params, arrays, workspace, no_terms, terms, dtype, alpha=None, clas
 
     def work(block, own):
         x, result = block.of(arrays.scores), arrays.gradient_memory(block, own)
+        if arrays.probabilities is not None:
+            write_sigmoid(x, block.of(arrays.probabilities))
+        if compiled is not None:
+            t, ignored = target.unchecked(block, own)
+            weight = _product(factor, target.class_weight, class_factor, target.weights_of(block))
+            if ignored is not None:
+                weight = weight * ~ignored
+            total = compiled(x, t, pos_weight, weight, alpha, result, own)
+            if math.isfinite(total):
+                return total
         gradient = result if x.dtype == dtype else own.array("gradient", x.shape, dtype)
         x = x.astype(dtype, copy=False)
         t, yes_or_no, ignored = target.read(block, own)
-        if arrays.probabilities is not None:
-            write_sigmoid(x, block.of(arrays.probabilities))
         weight = _product(factor, target.class_weight, class_factor, target.weights_of(block))
         losses = None
         if yes_or_no:
@@ -87,7 +98,7 @@ def evaluate(params, arrays, workspace, no_terms, terms, dtype, alpha=None, clas
             np.copyto(result, gradient, casting="same_kind")
         return total
 
-    return sum(run(layout, workspace, work), 0.0)
+    return sum(run(layout, workspace, work, compiled is not None), 0.0)
 
 
 def _yes_or_no(x, t, of_no, of_yes, no_terms, gradient, workspace):
@@ -175,6 +186,11 @@ class _Index:
         t.reshape(-1)[places if named is None else places[named]] = self.yes
         return t, self.no == 0, None if ignored is None else ignored[:, None]
 
+    def unchecked(self, block, workspace):
+        """(t, the mask of ignored elements or None)"""
+        t, _, ignored = self.read(block, workspace)
+        return t, ignored
+
     def weights_of(self, block):
         return None if self.weights is None else block.of_positions(self.weights)[:, None].astype(self.dtype)
 
@@ -220,6 +236,15 @@ class _Dense:
         yes = np.equal(t, 1, out=workspace.array("yes", t.shape, np.dtype(bool)))
         number = np.count_nonzero(yes)
         return t, np.count_nonzero(np.not_equal(t, 0, out=yes)) == number, ignored
+
+    def unchecked(self, block, workspace):
+        """(t, the mask of ignored elements or None); where nothing is done to t, its range has not been checked."""
+        if self.params["ignore_label"] is None and not self.params["label_smoothing"]:
+            t = self.targets.unchecked(block)
+            if t is not None:
+                return t, None
+        t, _, ignored = self.read(block, workspace)
+        return t, ignored
 
     def weights_of(self, block):
         return None if self.weights is None else block.of(self.weights).astype(self.dtype)

@@ -160,8 +160,8 @@ def loss_and_gradient(name, layer, scores, labels, weights, keywords):
     """What a function of ``caffe_layers.functional`` returns, given its own name and its keyword arguments."""
     with naming(name), np.errstate(all="ignore"):
         scores = as_scores(scores)
-        labels = np.asarray(labels)
-        weights = None if weights is None else np.asarray(weights)
+        labels = np.asarray(labels, order="C")
+        weights = None if weights is None else np.asarray(weights, order="C")
         shapes = scores.shape, labels.shape, None if weights is None else weights.shape
         try:
             params, layout = _checked(layer, shapes, **keywords)

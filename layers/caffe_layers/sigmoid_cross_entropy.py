@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-from caffe_layers import elementwise
+from caffe_layers import elementwise, engine
 from caffe_layers.loss import LossLayer, loss_and_gradient
 
 
@@ -143,7 +145,10 @@ class SigmoidCrossEntropyLossLayer(LossLayer):
 
     @classmethod
     def evaluate(cls, params, arrays, workspace):
-        return elementwise.evaluate(params, arrays, workspace, no_terms, terms, arrays.scores.dtype)
+        dtype = arrays.scores.dtype
+        fast = engine.compiled("caffe_layers.compiled_sigmoid", dtype)
+        compiled = None if fast is None else partial(fast.block, gamma=0.0)
+        return elementwise.evaluate(params, arrays, workspace, no_terms, terms, dtype, compiled=compiled)
 
     def onnx(self, op, scores, labels, weights=None):
         return elementwise.onnx_loss(op, self, scores, labels, weights, onnx_terms)

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from caffe_layers import elementwise, sigmoid_cross_entropy
+from caffe_layers import elementwise, engine, sigmoid_cross_entropy
 from caffe_layers.loss import LossLayer, loss_and_gradient, product
 from caffe_layers.params import FRACTION_OR_WEIGHTS, NOT_NEGATIVE, Parameter, or_null
 from caffe_layers.power import onnx_power, power
@@ -174,7 +174,9 @@ class SigmoidFocalLossLayer(LossLayer):
             functions = partial(no_terms, gamma=gamma), partial(terms, gamma=gamma)
         # The power multiplies the relative error of its base: above the paper's gamma that is too much for float32.
         dtype = np.float64 if gamma > 2 else arrays.scores.dtype
-        return elementwise.evaluate(params, arrays, workspace, *functions, dtype, alpha, class_factor)
+        fast = engine.compiled("caffe_layers.compiled_sigmoid", arrays.scores.dtype)
+        compiled = partial(fast.block, gamma=gamma) if fast is not None and fast.serves(gamma) else None
+        return elementwise.evaluate(params, arrays, workspace, *functions, dtype, alpha, class_factor, compiled)
 
     def onnx(self, op, scores, labels, weights=None):
         number, factors = _split(self.params["alpha"])

@@ -198,6 +198,10 @@ class DenseTargets:
             self._refuse(np.add(place, (block.rows.start, 0, block.columns.start)))
         return values.astype(self._dtype, copy=False), ignored
 
+    def unchecked(self, block):
+        """A block of targets as they are, or None where they are of another dtype than wanted."""
+        return block.of(self._flat) if self._flat.dtype == self._dtype else None
+
     def _refuse(self, place):
         flat = np.ravel_multi_index(place, self._flat.shape)
         within = "finite and 0 or more" if self._high == math.inf else f"finite and in 0 to {self._high}"

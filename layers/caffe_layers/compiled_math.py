@@ -1,0 +1,94 @@
+"""exp and log1p in float32, written so that the compiler makes vector instructions of them; NaN in gives NaN out.
+
+Multiplications and additions may be contracted, as one rounding is better than two, but not reordered: that would undo
+the splitting of the arguments.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+f = np.float32
+i = np.int32
+function = numba.njit(fastmath={"contract"}, cache=True, nogil=True, error_model="numpy")
+"""A function of numbers, for the loops of the others."""
+loops = numba.njit(fastmath={"contract", "reassoc"}, cache=True, nogil=True, error_model="numpy")
+"""A function of arrays, whose sums may be taken in any order: always the same one."""
+
+_LOG2_E = f(1.4426950408889634)
+_LN2_HIGH, _LN2_LOW = f(0.693359375), f(-2.12194440e-4)
+_TO_INTEGER = f(1.5 * 2**23)
+_LOWEST, _HIGHEST = f(-104), f(89)
+_E2, _E3, _E4, _E5, _E6 = f(0.5), f(0.16666576266), f(0.04166655615), f(0.008363178), f(0.00139261817)
+
+
+@function
+def exp(x):
+    """e**x within 0.6 ulp; 0 or a denormal below -87, infinity above 88.8. x = k log 2 + r, e**x = 2**k e**r."""
+    x = _LOWEST if x < _LOWEST else x
+    x = _HIGHEST if x > _HIGHEST else x
+    # Adding this constant rounds to an integer, and its low bits are then that integer.
+    shifted = x * _LOG2_E + _TO_INTEGER
+    k = shifted - _TO_INTEGER
+    r = (x - k * _LN2_HIGH) - k * _LN2_LOW
+    p = _E2 + r * (_E3 + r * (_E4 + r * (_E5 + r * _E6)))
+    p = f(1) + (r + (r * r) * p)
+    # In two factors, since 2**k alone may be too large or too small for a float32.
+    n = i(k)
+    half = i(n >> i(1))
+    first = i((half + i(127)) << i(23))
+    second = i((i(n - half) + i(127)) << i(23))
+    return p * first.view(np.float32) * second.view(np.float32)
+
+
+_U = tuple(
+    f(c)
+    for c in (1.0, -0.4999989271, 0.3332971036, -0.2495161593, 0.1966327429, -0.1526966691, 0.1054362357)
+    + (-0.0563736148, 0.0195425265, -0.003176057)
+)
+_U0, _U1, _U2, _U3, _U4, _U5, _U6, _U7, _U8, _U9 = _U
+
+
+@function
+def log1p_of_fraction(x):
+    """log(1 + x) of x in [0, 1], within 1 ulp."""
+    p = _U5 + x * (_U6 + x * (_U7 + x * (_U8 + x * _U9)))
+    p = _U1 + x * (_U2 + x * (_U3 + x * (_U4 + x * p)))
+    return x + (x * x) * p
+
+
+_ROOT_HALF_BITS = i(0x3F3504F3)
+_OFFSET = i(0x3F800000 - 0x3F3504F3)
+_MANTISSA = i(0x007FFFFF)
+_L = (0.3333333135, -0.2500030696, 0.2000104487, -0.1664128155)
+_L += (0.1421449632, -0.1299818307, 0.1262231916, -0.0790274366)
+_L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (f(c) for c in _L)
+
+
+@function
+def log1p(x):
+    """log(1 + x) of any x, 0 or more, within 2 ulp. 1 + x = 2**k (1 + y), with 1 + y from sqrt(1/2) to sqrt(2)."""
+    u = f(x + f(1))
+    lost_of_x, lost_of_one = x - (u - f(1)), f(1) - (u - x)
+    lost = lost_of_x if x < f(1) else lost_of_one
+    bits = i(u.view(np.int32) + _OFFSET)
+    k = f(i(bits >> i(23)) - i(127))
+    mantissa = i(i(bits & _MANTISSA) + _ROOT_HALF_BITS)
+    y = mantissa.view(np.float32) - f(1)
+    y3 = _L4 + y * (_L5 + y * (_L6 + y * _L7))
+    y3 = _L0 + y * (_L1 + y * (_L2 + y * (_L3 + y * y3)))
+    square = y * y
+    small = lost / u + k * _LN2_LOW
+    return ((small + square * (y * y3 - f(0.5))) + y) + k * _LN2_HIGH
+
+
+@function
+def power(base, exponent):
+    """base**exponent for an exponent of 1 or 2."""
+    return base * (base if exponent > f(1) else f(1))
+
+
+def serves(gamma):
+    """Whether a focal loss may use :func:`power`: other exponents want digits, which the numpy engine gives them."""
+    return gamma in (0, 1, 2)
