@@ -16,6 +16,8 @@ In ONNX a layer gets its target as :class:`OnnxTarget`, and :func:`onnx_loss` ma
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from caffe_layers import normalization
@@ -23,7 +25,7 @@ from caffe_layers.blocks import run
 from caffe_layers.layer import ShapeError
 from caffe_layers.loss import AXIS, CLASS_WEIGHT, HIGHEST, ignore_label, product
 from caffe_layers.params import BELOW_ONE, INTEGER_FROM_0, Parameter, choice, or_null
-from caffe_layers.softmax import sum_over_channels
+from caffe_layers.softmax import sum_over_channels, write_softmax
 from caffe_layers.targets import DenseTargets, Labels, per_class, read_weights
 
 PARAMETERS = (
@@ -37,20 +39,30 @@ PARAMETERS = (
 )
 
 
-def evaluate(params, arrays, workspace, index_block, dense_block, class_factor=None):
+def evaluate(params, arrays, workspace, index_block, dense_block, class_factor=None, compiled=None):
     """The loss, as ``LossLayer.evaluate``.
 
     ``class_factor`` (C numbers, or None) multiplies the loss of each label as class_weight does, but does not count for
-    WEIGHT.
+    WEIGHT. ``compiled``, where it is given, has compiled functions ``index_block`` and ``dense_block``, which do blocks
+    of ordinary numbers: they give the sum of their losses, or what is not finite. They write no probabilities.
     """
+    if arrays.gradient is None:
+        compiled = None
     layout, mode = arrays.layout, normalization.mode(params, "VALID")
     if params.get("target", "index") == "index":
-        target = _Index(params, arrays, index_block, dense_block, class_factor)
+        target = _Index(params, arrays, index_block, dense_block, class_factor, compiled)
     else:
-        target = _Dense(params, arrays, dense_block)
+        target = _Dense(params, arrays, dense_block, compiled)
     known = {"FULL": layout.positions, "BATCH_SIZE": layout.outer, "NONE": 1}
     factor = normalization.factor(mode, known[mode] if mode in known else target.count(mode, workspace))
-    return float(factor) * sum(run(layout, workspace, lambda block, own: target.evaluate(block, factor, own)))
+    results = run(layout, workspace, lambda block, own: target.evaluate(block, factor, own), compiled is not None)
+    return float(factor) * sum(results)
+
+
+def _with_probabilities(total, arrays, block, workspace):
+    if arrays.probabilities is not None:
+        write_softmax(block.of(arrays.scores), block.of(arrays.probabilities), workspace)
+    return total
 
 
 def _weighed(losses, coefficient, ignored, gradient):
@@ -70,8 +82,9 @@ def _weighed(losses, coefficient, ignored, gradient):
 class _Index:
     """Labels, one per position."""
 
-    def __init__(self, params, arrays, index_block, dense_block, class_factor):
+    def __init__(self, params, arrays, index_block, dense_block, class_factor, compiled):
         layout = arrays.layout
+        self.compiled = compiled
         self.arrays, self.index_block, self.dense_block = arrays, index_block, dense_block
         self.labels = Labels(arrays.labels, layout, params["ignore_label"], params["background_label"], True)
         self.weights = None if arrays.weights is None else layout.positionwise(read_weights(arrays.weights))
@@ -86,6 +99,10 @@ class _Index:
         arrays = self.arrays
         label, ignored = self.labels.read(block)
         coefficient = self._weight(block, label, ignored, self.of_label)
+        if self.compiled is not None and not self.smoothing:
+            total = self.compiled.index_block(arrays, block, label, coefficient, factor)
+            if math.isfinite(total):
+                return _with_probabilities(total, arrays, block, workspace)
         x, p = block.of(arrays.scores), block.of(arrays.probabilities)
         gradient = arrays.gradient_memory(block, workspace)
         if self.smoothing:
@@ -132,8 +149,9 @@ class _Index:
 class _Dense:
     """Targets of the scores' shape: distributions, or multi-label with M non-zero entries, which weigh 1 / M each."""
 
-    def __init__(self, params, arrays, dense_block):
+    def __init__(self, params, arrays, dense_block, compiled):
         self.params, self.arrays, self.dense_block = params, arrays, dense_block
+        self.compiled = compiled if arrays.layout.inner == 1 else None
         dtype = arrays.scores.dtype
         self.targets = DenseTargets(arrays.labels, arrays.layout, dtype, params["ignore_label"])
         self.class_weight = per_class("class_weight", params["class_weight"], arrays.layout.channels, dtype)
@@ -141,6 +159,13 @@ class _Dense:
 
     def evaluate(self, block, factor, workspace):
         arrays = self.arrays
+        if self.compiled is not None and self._plain():
+            t = self.targets.unchecked(block)
+            weights = 1.0 if self.weights is None else block.of_positions(self.weights)
+            by_number = self.params["target"] == "multi_label"
+            total = self.compiled.dense_block(arrays, block, t, weights, factor, by_number)
+            if math.isfinite(total):
+                return _with_probabilities(total, arrays, block, workspace)
         t, weighted, number, coefficient, ignored_elements, ignored = self._read(block, workspace)
         if self.params["label_smoothing"]:
             weighted = self._smoothed(t, number, ignored_elements)
@@ -148,6 +173,12 @@ class _Dense:
         x, p = block.of(arrays.scores), block.of(arrays.probabilities)
         losses = self.dense_block(x, weighted, coefficient * factor, gradient, p, workspace)
         return _weighed(losses, coefficient, ignored, gradient)
+
+    def _plain(self):
+        """Whether the targets are used as they are given."""
+        params = self.params
+        changed = params["label_smoothing"] or params["class_weight"] or params["ignore_label"] is not None
+        return not changed and self.arrays.labels.dtype == self.arrays.scores.dtype
 
     def _read(self, block, workspace):
         """(t, t x class weight, M or None, the positions' coefficient, the ignored elements and positions or None)"""

@@ -66,26 +66,26 @@ def softmax(scores, axis=1):
     return probabilities
 
 
+def write_softmax(x, p, workspace):
+    """Write the softmax of a block of scores; both may be one array."""
+    if np.may_share_memory(x, p):
+        x = workspace.array("scores", x.shape, x.dtype)
+        x[...] = p
+    # Without subtracting the largest score, which costs a pass, unless a position needs it.
+    np.exp(x, out=p)
+    total = sum_over_channels(p)
+    inverse = 1 / total
+    far = outside(total, inverse)
+    if far is not None:
+        e = np.exp(shifted(x, far))
+        p.transpose(0, 2, 1)[far] = e
+        inverse[far] = 1 / e.sum(axis=1)
+    p *= inverse[:, None].astype(p.dtype)
+
+
 def _forward(layout, scores, probabilities, workspace):
-    """exp without subtracting the largest score, which costs a pass, unless a position needs it."""
-
-    def work(block, own_workspace):
-        x, p = block.of(scores), block.of(probabilities)
-        if np.may_share_memory(x, p):
-            x = own_workspace.array("scores", x.shape, x.dtype)
-            x[...] = p
-        np.exp(x, out=p)
-        total = sum_over_channels(p)
-        inverse = 1 / total
-        far = outside(total, inverse)
-        if far is not None:
-            e = np.exp(shifted(x, far))
-            p.transpose(0, 2, 1)[far] = e
-            inverse[far] = 1 / e.sum(axis=1)
-        p *= inverse[:, None].astype(p.dtype)
-
     with np.errstate(all="ignore"):
-        run(layout, workspace, work)
+        run(layout, workspace, lambda block, own: write_softmax(block.of(scores), block.of(probabilities), own))
 
 
 def _backward(layout, probabilities, probability_diff, score_diff, workspace):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 
+from caffe_layers import engine, positionwise, softmax_loss
 from caffe_layers import normalization as normalizing
-from caffe_layers import positionwise, softmax_loss
 from caffe_layers.loss import AXIS, CLASS_WEIGHT, LossLayer, loss_and_gradient
 from caffe_layers.loss import ignore_label as ignore_label_parameter
 from caffe_layers.params import FRACTION_OR_WEIGHTS, INTEGER_FROM_0, NOT_NEGATIVE, Parameter, or_null
@@ -108,7 +109,12 @@ class SoftmaxFocalLossLayer(LossLayer):
         focal = softmax_loss.index_block
         if params["gamma"]:
             focal = partial(focal, modulate=partial(_modulate, gamma=params["gamma"]))
-        return positionwise.evaluate(params, arrays, workspace, focal, None, _alpha(params, arrays.layout.channels))
+        fast = engine.compiled("caffe_layers.compiled_softmax", arrays.scores.dtype)
+        compiled = None
+        if fast is not None and fast.serves(params["gamma"]):
+            compiled = SimpleNamespace(index_block=partial(fast.index_block, gamma=params["gamma"]))
+        alpha = _alpha(params, arrays.layout.channels)
+        return positionwise.evaluate(params, arrays, workspace, focal, None, alpha, compiled)
 
     def onnx(self, op, scores, labels, weights=None):
         alpha = self.params["alpha"]

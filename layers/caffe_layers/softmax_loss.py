@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_layers import positionwise
+from caffe_layers import engine, positionwise
 from caffe_layers.loss import HIGHEST, LossLayer, loss_and_gradient, product
 from caffe_layers.softmax import SAFE, outside, shifted, sum_over_channels
 
@@ -188,7 +188,8 @@ class SoftmaxLossLayer(LossLayer):
 
     @classmethod
     def evaluate(cls, params, arrays, workspace):
-        return positionwise.evaluate(params, arrays, workspace, index_block, dense_block)
+        compiled = engine.compiled("caffe_layers.compiled_softmax", arrays.scores.dtype)
+        return positionwise.evaluate(params, arrays, workspace, index_block, dense_block, compiled=compiled)
 
     def onnx(self, op, scores, labels, weights=None):
         return onnx_softmax_loss(op, self, scores, positionwise.OnnxTarget(op, self.params, scores, labels, weights))
