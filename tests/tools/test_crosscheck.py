@@ -248,6 +248,18 @@ def test_what_no_known_mistake_explains_is_said_to_be_so():
     assert diagnosis.text.startswith("loss: no known mistake explains the difference (")
 
 
+def test_a_graph_that_cannot_run_with_another_batch_is_rejected():
+    model = parser.parse_model(
+        UNSTABLE.replace("float[batch, 4] x", "float[batch, 4] y")
+        .replace("int64[0] all = {}>", "int64[0] all = {}, int64[2] fixed = {7, 4}>")
+        .replace("e = Exp(x)", "x = Reshape(y, fixed) e = Exp(x)")
+    )
+    verdict = crosscheck(model, "SoftmaxLossLayer", bottoms=["y", "t"], loss="loss")
+    failed = {row.probe: row.note for row in verdict.rows if not row.agrees}
+    assert {"many samples", "one sample"} <= set(failed)
+    assert "ONNX Runtime: " in failed["one sample"]
+
+
 def test_labels_may_come_from_an_input_through_casts_and_one_hot():
     model = parser.parse_model("""
         <ir_version: 8, opset_import: ["" : 18]>
@@ -287,6 +299,7 @@ def test_labels_may_come_from_an_input_through_casts_and_one_hot():
         ({"gradients": {"place": "x"}}, "the gradient 'place' holds int64, not floats"),
         ({"parameters": {"x": "weight"}}, "SoftmaxLossLayer has no parameter 'weight': did you mean 'class_weight'"),
         ({"parameters": {"t": "normalization"}}, "no values can be drawn for the parameter normalization"),
+        ({"loss_weight": 0.0}, "loss_weight is 0: gradients can be judged by a number other than 0 alone"),
         ({"inputs": {"y": np.zeros(2)}}, "inputs: the graph has no input 'y'; it takes x, t"),
         ({"inputs": {"x": np.zeros((2, 4))}}, "inputs: x holds float64, but the graph takes float32"),
         ({"inputs": {"x": np.zeros((2, 3), np.float32)}}, r"x has the shape \(2, 3\), but the graph takes batch×4"),
@@ -369,6 +382,23 @@ def test_bad_usage_is_refused(command, line, message):
 
 
 def test_a_file_that_is_no_onnx_model_is_refused(command, tmp_path):
+    (tmp_path / "graph.json").write_text('{"name": "net"}')
     (tmp_path / "graph.onnx").write_text("name: 'net'")
-    with pytest.raises(GraphError, match="graph.onnx is no ONNX model"):
-        command(TELLS)
+    for name in ("graph.onnx", "graph.json"):
+        with pytest.raises(GraphError, match=f"{name} is no ONNX model"):
+            command(TELLS.replace("graph.onnx", name))
+
+
+def test_damaged_models_raise_the_tools_own_errors(tmp_path):
+    whole = small_net().SerializeToString()
+    random = np.random.default_rng(0)
+    path = tmp_path / "damaged.onnx"
+    for number in range(60):
+        damaged = bytearray(whole if number % 4 else whole[: random.integers(len(whole))])
+        for _ in range(3):
+            damaged[random.integers(len(damaged))] = random.integers(256)
+        path.write_bytes(bytes(damaged))
+        try:
+            crosscheck(path, **SMALL_NET)
+        except (GraphError, LayerError):
+            pass  # any other exception fails the test

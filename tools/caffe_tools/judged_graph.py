@@ -63,7 +63,10 @@ class JudgedGraph:
         type_ = value.type.tensor_type
         dims = [dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else "") for dim in type_.shape.dim]
         dims = tuple(f"{value.name}.dim{axis}" if dim == "" else dim for axis, dim in enumerate(dims))
-        return GraphInput(value.name, onnx.helper.tensor_dtype_to_np_dtype(type_.elem_type), dims)
+        try:
+            return GraphInput(value.name, onnx.helper.tensor_dtype_to_np_dtype(type_.elem_type), dims)
+        except KeyError:
+            raise GraphError(f"{self.name}: the input {value.name!r} has the unknown dtype {type_.elem_type}") from None
 
     def run(self, feeds: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
         """The values of the tensors ``names``. Raises GraphError where ONNX Runtime fails."""
@@ -122,12 +125,12 @@ class Carry:
 
 def _load(path: Path) -> onnx.ModelProto:
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, format="protobuf")  # whatever its name
     except FileNotFoundError as error:
         raise GraphError(f"{error.filename or path} is not there") from None
     except IsADirectoryError:
         raise GraphError(f"{path} is a folder, not an ONNX model") from None
-    except (DecodeError, onnx.checker.ValidationError) as error:
+    except (DecodeError, ValueError, onnx.checker.ValidationError) as error:
         raise GraphError(f"{path} is no ONNX model: {' '.join(str(error).split())}") from None
     if not model.graph.node or not model.opset_import:
         raise GraphError(f"{path} is no ONNX model: it has no nodes, or no opset")

@@ -129,6 +129,8 @@ class _Referee:
         self.parameters = {self.graph.find(tensor): parameter for tensor, parameter in parameters.items()}
         for parameter in self.parameters.values():
             find(parameter, [one.name for one in self.layer.parameters], self.layer.__name__, "parameter")
+        if not np.isfinite(loss_weight) or loss_weight == 0:
+            raise GraphError(f"loss_weight is {loss_weight:g}: gradients can be judged by a number other than 0 alone")
         self.loss_weight = loss_weight
         self.gradients = {self.graph.find(name): self.graph.find(of) for name, of in gradients.items()}
         self.carry = self._carry()

@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 from onnx import inliner, version_converter
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
+from onnx_ir.serde import SerdeError
 
 from caffe_tools.errors import GraphError
 from caffe_tools.gradient.reverse import gradients
@@ -38,7 +39,13 @@ def gradient_model(
     ``output`` leads through an operator without a gradient, which it names.
     """
     proto = onnx.load(model) if isinstance(model, (str, os.PathLike)) else model
-    standing = ir.from_proto(_in_plain_operators(proto))
+    try:
+        return _differentiated(ir.from_proto(_in_plain_operators(proto)), output, by, output_diff)
+    except SerdeError as error:  # a damaged model, such as one whose names are no text
+        raise GraphError(f"the model {proto.graph.name!r} is damaged: {' '.join(str(error).split())}") from None
+
+
+def _differentiated(standing: ir.Model, output: str, by: Sequence[str], output_diff: str | None) -> onnx.ModelProto:
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(standing)
     values = named_values(standing.graph)
     target, sources = _float_value(values, output), [_float_value(values, name) for name in by]
