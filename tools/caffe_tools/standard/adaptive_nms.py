@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from caffe_tools.graph import Builder
 from caffe_tools.loop import loop
-from caffe_tools.standard.boxes import overlaps
+from caffe_tools.standard.boxes import flat_places, overlaps
 
 
 def adaptive_nms(
@@ -47,5 +47,6 @@ def adaptive_nms(
     nothing = op.And(eligible, op.constant(False, "bool"))
     kept, _ = loop(op, op.Squeeze(size, [0]), [nothing, thresholds], [sorted_boxes, eligible], step)
     found = op.Transpose(op.NonZero(kept), perm=[1, 0])
-    image, _ = op.Split(found, [1, 1], axis=1, outputs=2)
-    return op.Concat(image, op.Mul(image, 0), op.Unsqueeze(op.GatherND(order, found), [1]), axis=1)
+    image, rank = op.Split(found, [1, 1], axis=1, outputs=2)
+    box = op.Gather(op.Reshape(order, [-1]), flat_places(op, order, image, rank))
+    return op.Concat(image, op.Mul(image, 0), op.Unsqueeze(box, [1]), axis=1)

@@ -86,9 +86,21 @@ def non_maximum_suppression(
 
 def among_the_best(op: Builder, scores: ir.Value, count: int) -> ir.Value:
     """Whether a score is one of the ``count`` best along the last axis; of equal ones the first are."""
-    shape = op.dims(scores, range(len(op.shape(scores))))
-    size = op.dims(scores, [len(op.shape(scores)) - 1])
-    _, best = op.TopK(scores, op.Min(size, op.constant([count])), axis=-1, outputs=2)
-    none = op.Expand(op.constant(False, "bool"), shape)
+    rank = len(op.shape(scores))
+    size = op.dims(scores, [rank - 1])
+    _, best = op.TopK(scores, op.Min(size, op.constant([count])), axis=rank - 1, outputs=2)
+    none = op.Expand(op.constant(False, "bool"), op.dims(scores, range(rank)))
     chosen = op.Expand(op.constant(True, "bool"), op.Shape(best))
-    return op.ScatterElements(none, best, chosen, axis=-1)
+    return op.ScatterElements(none, best, chosen, axis=rank - 1)
+
+
+def flat_places(op: Builder, table: ir.Value, *indices: ir.Value) -> ir.Value:
+    """The rows that ``indices`` (rows × 1 each) name on the first axes of ``table``, counted through these axes.
+
+    Gather takes them from ``table`` with these axes made one. GatherND would take them at once, but OpenCV 5 has it not
+    for bool, and dies of no rows.
+    """
+    place, *rest = indices
+    for axis, index in enumerate(rest, start=1):
+        place = op.Add(op.Mul(place, op.dims(table, [axis])), index)
+    return op.Squeeze(place, [1])

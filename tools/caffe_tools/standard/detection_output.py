@@ -11,7 +11,14 @@ import onnx_ir as ir
 from caffe_tools.fields import Bool, Float, Int, String, Submessage, UInt, Unread
 from caffe_tools.graph import Builder
 from caffe_tools.standard.adaptive_nms import adaptive_nms
-from caffe_tools.standard.boxes import CODE_TYPE, among_the_best, decode, non_maximum_suppression, without_inverted
+from caffe_tools.standard.boxes import (
+    CODE_TYPE,
+    among_the_best,
+    decode,
+    flat_places,
+    non_maximum_suppression,
+    without_inverted,
+)
 from caffe_tools.standard.registry import Layer, dims_text, layer_type
 
 NMS_PARAM = {"nms_threshold": Float(0.3), "top_k": Int(), "eta": Float(1.0)}
@@ -125,10 +132,13 @@ def _suppressed(op: Builder, layer: Layer, boxes: ir.Value, scores: ir.Value) ->
 
 def _best_of_each_image(op: Builder, scores: ir.Value, found: ir.Value, keep: int) -> ir.Value:
     """The rows of ``found`` whose scores are among the ``keep`` best of their image."""
-    none = op.Expand(op.constant(-np.inf, scores.dtype.numpy()), op.dims(scores, range(3)))
-    kept = op.ScatterND(none, found, op.GatherND(scores, found))
-    best = among_the_best(op, op.Reshape(kept, [0, -1]), keep)
-    return op.Compress(found, op.GatherND(op.Reshape(best, op.dims(scores, range(3))), found), axis=0)
+    flat = op.Reshape(scores, [-1])
+    place = flat_places(op, scores, *op.Split(found, [1, 1, 1], axis=1, outputs=3))
+    none = op.Expand(op.constant(-np.inf, scores.dtype.numpy()), op.Shape(flat))
+    kept = op.ScatterElements(none, place, op.Gather(flat, place), axis=0)
+    kept = op.Reshape(kept, op.Concat(op.dims(scores, [0]), [-1], axis=0))
+    best = op.Gather(op.Reshape(among_the_best(op, kept, keep), [-1]), place)
+    return op.Gather(found, op.Squeeze(op.NonZero(best), [0]))
 
 
 def _rows(
@@ -137,9 +147,10 @@ def _rows(
     """1 × 1 × found × 7; without any row in ``found`` one for each image."""
     image, class_, box = op.Split(found, [1, 1, 1], axis=1, outputs=3)
     label = op.Gather(op.constant(labels), class_)
-    place = [image, box] if layer.detection_output_param.share_location else [image, class_, box]
-    score = op.Unsqueeze(op.GatherND(scores, found), [1])
-    corners = op.GatherND(boxes, op.Concat(*place, axis=1))
+    score_place = flat_places(op, scores, image, class_, box)
+    box_place = flat_places(op, boxes, image, box) if layer.detection_output_param.share_location else score_place
+    score = op.Unsqueeze(op.Gather(op.Reshape(scores, [-1]), score_place), [1])
+    corners = op.Gather(op.Reshape(boxes, [-1, 4]), box_place)
     rows = op.Concat(op.cast(image, scores), op.cast(label, scores), score, corners, axis=1)
     images = op.cast(op.count(scores, [0]), "int64")
     if_none = op.Where(op.Equal(op.dims(found, [0]), 0), images, op.constant(0))
