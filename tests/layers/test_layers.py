@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from layer_blobs import Run, blob_of
@@ -191,13 +193,19 @@ def test_without_caffe_the_layer_is_made_as_caffe_makes_it_and_has_blobs():
     assert layer.param_str == "" and layer.phase == TRAIN
 
 
+def forget_caffe_afterwards(monkeypatch):
+    """Whatever a test imports as ``caffe`` is gone for the next one."""
+    monkeypatch.setitem(sys.modules, "caffe", None)  # so that it is restored
+    del sys.modules["caffe"]
+
+
 @pytest.mark.parametrize("broken", ["", "raise TypeError('descriptors cannot be created')", "Layer = int"])
 def test_a_package_that_is_no_caffe_or_a_broken_one_leaves_the_stand_in(broken, tmp_path, monkeypatch):
     from caffe_layers import layer
 
     (tmp_path / "caffe.py").write_text(broken)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(__import__("sys").modules, "caffe", raising=False)
+    forget_caffe_afterwards(monkeypatch)
     assert layer._caffe_layer() is layer.StandInLayer
 
 
@@ -206,9 +214,8 @@ def test_a_real_caffe_gives_the_layer(tmp_path, monkeypatch):
 
     (tmp_path / "caffe.py").write_text("class Layer: pass\nclass Net: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(__import__("sys").modules, "caffe", raising=False)
+    forget_caffe_afterwards(monkeypatch)
     found = layer._caffe_layer()
-    monkeypatch.delitem(__import__("sys").modules, "caffe")
     assert found.__module__ == "caffe"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import textwrap
+import types
 
 import numpy as np
 import pytest
@@ -282,3 +283,11 @@ def test_asking_a_loss_for_a_gradient_toward_its_labels_is_an_error():
     net = net_of(inputs(x=(2, 3), t=(2,)) + layer("Scale", "scale", "x", "s") + loss)
     net.forward()
     assert "bottom[1] (labels) has no gradient" in error_of(net.backward)
+
+
+def test_an_unrelated_package_called_caffe_does_not_hide_the_stand_in(write_module, monkeypatch):
+    unrelated = types.ModuleType("caffe")
+    monkeypatch.setitem(sys.modules, "caffe", unrelated)
+    net = net_with(write_module(DOUBLE), "Double")
+    assert (net.forward(x=np.full((2, 3), 1.5))["y"] == 3).all()
+    assert sys.modules["caffe"] is unrelated

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from caffe_layers.layer import Layer as CaffeLayer
-from caffe_layers.layer import LayerError
+from caffe_layers.layer import LayerError, StandInLayer
 from caffe_tools.blob import Blob, Blobs
 from caffe_tools.errors import CaffeToolsError, NetError
 from caffe_tools.netspec import LayerSpec
@@ -70,9 +70,11 @@ def is_allowed(spec: LayerSpec, allow_modules: Sequence[str]) -> bool:
 
 @contextmanager
 def _caffe_to_import() -> Iterator[None]:
-    if "caffe" in sys.modules or hasattr(CaffeLayer, "__boost_python__") or CaffeLayer.__module__ == "caffe._caffe":
+    """A stand-in for ``caffe`` where there is no real one, in the place of an unrelated package of that name too."""
+    if CaffeLayer is not StandInLayer:
         yield
         return
+    before = sys.modules.get("caffe")
     stand_in = ModuleType("caffe")
     stand_in.Layer = CaffeLayer
     stand_in.TRAIN, stand_in.TEST = 0, 1
@@ -80,8 +82,9 @@ def _caffe_to_import() -> Iterator[None]:
     try:
         yield
     finally:
-        if sys.modules.get("caffe") is stand_in:
-            del sys.modules["caffe"]
+        del sys.modules["caffe"]
+        if before is not None:
+            sys.modules["caffe"] = before
 
 
 @contextmanager
