@@ -32,12 +32,14 @@ def of_label(others, e_t, gamma):
     modulation = modulation if gamma > f(0) else f(1)
     slope = slope if gamma > f(0) else f(1)
     loss, slope = modulation * loss, modulation * slope
-    # All that is computed has its digits just when these are in range; a NaN is not.
-    largest = ratio if ratio > total else total
-    smallest = others if others < q else q
-    smallest = smallest if smallest < slope * inverse else slope * inverse
-    in_range = f(1) if smallest > _LOW else _NAN
-    in_range = in_range if largest < _HIGH else _NAN
+    # All that is computed has its digits just when these are in range; no NaN is.
+    scale = slope * inverse
+    in_range = f(1) if others > _LOW else _NAN
+    in_range = in_range if e_t > _LOW else _NAN
+    in_range = in_range if q > _LOW else _NAN
+    in_range = in_range if scale > _LOW else _NAN
+    in_range = in_range if ratio < _HIGH else _NAN
+    in_range = in_range if total < _HIGH else _NAN
     return loss * in_range, slope, inverse
 
 
