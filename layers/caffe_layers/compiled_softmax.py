@@ -49,7 +49,7 @@ def _positions(others, e_t, coefficient, factor, gamma, scale):
     total = f(0)
     for j in range(len(others)):
         loss, slope, inverse = of_label(others[j], e_t[j], gamma)
-        weight = f(coefficient[j])
+        weight = coefficient[j]
         total += weight * loss
         scale[j] = weight * factor * slope * inverse
     return total
@@ -136,11 +136,11 @@ def index_block(arrays, block, label, coefficient, factor, gamma=0.0):
     coefficient = np.broadcast_to(coefficient, label.shape)
     if layout.inner == 1:
         x, dx = (array[block.rows].reshape(-1, layout.channels) for array in (arrays.scores, gradient))
-        coefficient = np.ascontiguousarray(coefficient.reshape(-1), np.float64)
+        coefficient = np.ascontiguousarray(coefficient.reshape(-1), np.float32)
         return _index_rows(x, label.reshape(-1), coefficient, f(factor), f(gamma), dx)
     total, first = 0.0, block.columns.start
     for n, row in enumerate(range(block.rows.start, block.rows.stop)):
-        weights = np.ascontiguousarray(coefficient[n], np.float64)
+        weights = np.ascontiguousarray(coefficient[n], np.float32)
         total += _index_columns(
             arrays.scores[row], np.ascontiguousarray(label[n]), weights, f(factor), f(gamma), gradient[row], first
         )
