@@ -161,6 +161,7 @@ BAD_ARGUMENTS = {
     "backward of nothing": (["run", "lossless.prototxt", "--backward"], "nothing runs backward in this net"),
     "export without output": (EXPORT, "-o/--output"),
     "export to nowhere": ([*EXPORT, "-o", "no/out.onnx"], "cannot write no/out.onnx"),
+    "export of an unknown blob": ([*EXPORT, "-o", "out.onnx", "--blob", "scores"], "did you mean 'score'?"),
     "export over a folder": ([*EXPORT, "-o", "folder"], "cannot write folder: "),
     "input gradients alone": ([*EXPORT, "-o", "o.onnx", "--input-gradients"], "--input-gradients goes with --training"),
     "an old opset": ([*EXPORT, "-o", "o.onnx", "--opset", "11"], "opset 11 is not supported: give 18 to "),
@@ -342,6 +343,12 @@ def test_export_inlines_and_takes_an_opset(here, capsys):
     assert run(capsys, *EXPORT, "-o", "o.onnx", "--inline", "--opset", "20")[0] == 0
     model = onnx.load("o.onnx")
     assert not model.functions and model.opset_import[0].version == 20
+
+
+def test_export_makes_the_blobs_that_are_named_outputs_too(here, capsys):
+    Path("net.prototxt").write_text(NET + layer("a", "ReLU", "score", "a") + layer("b", "TanH", "a", "b"))
+    assert run(capsys, *EXPORT, "-o", "o.onnx", "--blob", "score", "--blob", "a")[::2] == (0, "")
+    assert [value.name for value in onnx.load("o.onnx").graph.output][-2:] == ["score", "a"]
 
 
 def test_gradcheck_agrees_for_a_right_layer(here, capsys):

@@ -8,6 +8,7 @@ import pytest
 from exported_model import initializers_of, inputs_of, outputs_of, run_model
 from net_text import FORCE, data, euclidean_loss, inner_product, layer, make_net
 
+from caffe_tools.errors import ExportError
 from caffe_tools.export import ExportOptions, export
 
 REGRESSION = data("data", 4, 5) + data("target", 4, 3)
@@ -101,6 +102,60 @@ def test_data_that_no_layer_reads_is_no_input():
     text = REGRESSION + data("unused", 7) + inner_product("ip", "data", "x") + euclidean_loss("x")
     exported = export(make_net(text), ExportOptions(training=True, input_gradients=True))
     assert inputs_of(exported) == ["data", "target"]
+
+
+# Inner blobs as outputs -----------------------------------------------------------------------------------------------
+
+INNER = data("data", 4, 5) + inner_product("ip", "data", "features") + layer("relu", "ReLU", "features", "features")
+INNER += layer("flat", "Flatten", "features", "flat") + inner_product("last", "flat", "score")
+
+
+def test_an_inner_blob_that_is_asked_for_is_an_output_behind_those_of_the_net():
+    net = make_net(INNER, "TEST")
+    exported = export(net, ExportOptions(blobs=["features"]))
+    assert outputs_of(exported) == ["score", "features"]
+    assert exported.outputs == {"data/score": "score", "data/features": "features"}
+    results = run_model(exported, net)
+    net.forward()
+    np.testing.assert_allclose(results["features"], net.blobs["features"].data, rtol=1e-5)  # behind its ReLU
+
+
+def test_two_blobs_that_are_one_value_are_two_outputs():
+    net = make_net(INNER, "TEST")
+    exported = export(net, ExportOptions(blobs=["flat", "features"]))
+    assert outputs_of(exported) == ["score", "flat", "features"]
+    results = run_model(exported, net)
+    np.testing.assert_array_equal(results["flat"], results["features"])
+
+
+def test_an_output_of_the_net_that_is_asked_for_stays_one_output():
+    exported = export(make_net(INNER, "TEST"), ExportOptions(blobs=["score", "flat", "flat"]))
+    assert outputs_of(exported) == ["score", "flat"]
+
+
+def test_a_training_model_has_the_inner_blobs_that_are_asked_for_behind_its_own_outputs():
+    text = REGRESSION + inner_product("ip", "data", "x") + euclidean_loss("x")
+    exported = export(make_net(text), ExportOptions(training=True, blobs=["x"]))
+    assert outputs_of(exported) == ["loss", "ip/0.diff", "ip/1.diff", "x"]
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("featurse", "^the net has no blob 'featurse': did you mean 'features'\\?$"),
+        ("zzz", "^the net has no blob 'zzz': it has data, features, flat, score$"),
+        ("data", "^blob 'data' is what the model is fed, and cannot be an output too$"),
+    ],
+)
+def test_what_cannot_be_an_output_is_said(name, message):
+    with pytest.raises(ExportError, match=message):
+        export(make_net(INNER, "TEST"), ExportOptions(blobs=[name]))
+
+
+def test_a_blob_that_folding_leaves_out_cannot_be_an_output():
+    text = data("data", 4, 5) + inner_product("ip", "data", "x") + layer("norm", "BatchNorm", "x", "norm")
+    with pytest.raises(ExportError, match="^blob 'x' vanishes into the layer before it: export without fold$"):
+        export(make_net(text, "TEST"), ExportOptions(fold=True, blobs=["x"]))
 
 
 # Outputs of a training export ----------------------------------------------------------------------------------------

@@ -89,6 +89,10 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _net_command(subparsers, "export", commands.run_export, "write the net as an ONNX model")
     command.add_argument("-o", "--output", metavar="F.onnx", required=True)
+    command.add_argument(
+        "--blob", action="append", default=[], metavar="NAME",
+        help="make this inner blob an output too; may be given several times",
+    )  # fmt: skip
     command.add_argument("--training", action="store_true", help="with the losses and the gradient of every parameter")
     command.add_argument("--input-gradients", action="store_true", help="with --training: the inputs' gradients too")
     command.add_argument("--opset", type=int, default=OPSET, help="the ONNX opset (%(default)s)")

@@ -89,6 +89,7 @@ def run_export(options: argparse.Namespace) -> int:
                 dynamic_size=options.dynamic_size,
                 fold=options.fold,
                 inline=options.inline,
+                blobs=options.blob,
                 opset=options.opset,
             ),
         )

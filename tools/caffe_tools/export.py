@@ -9,7 +9,7 @@ stored blob (BatchNorm's statistics in TRAIN) is the name plus ``.after``.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,6 +37,7 @@ class ExportOptions:
     dynamic_size: the last two dims of the first input are the symbolic dims ``height`` and ``width``.
     fold: BatchNorm and Scale vanish into the convolution or InnerProduct before them (not with training or all_blobs).
     inline: plug-in layers are plain nodes, not ONNX functions.
+    blobs: inner blobs that are outputs too, behind the others.
     all_blobs: every blob is an output, and with training its diff (what ``check`` compares).
     random_inputs: the random numbers of Dropout are inputs ``layer/random0``, … instead of being drawn by the graph.
     parameter_inputs: the learnable blobs are inputs ``layer/0``, … instead of being stored: what a solver changes.
@@ -49,6 +50,7 @@ class ExportOptions:
     dynamic_size: bool = False
     fold: bool = False
     inline: bool = False
+    blobs: Sequence[str] = ()
     all_blobs: bool = False
     random_inputs: bool = False
     parameter_inputs: bool = False
@@ -83,7 +85,8 @@ def export(net: Net, options: ExportOptions | None = None) -> Exported:
     The outputs of a training model are the losses (for a net without a loss its outputs), the diffs of the learnable
     blobs and of the inputs, the stored blobs that the forward pass changes, and then the net's other outputs.
 
-    Raises ExportError for a layer without an ONNX expression, GraphError for one without a gradient.
+    Raises ExportError for a layer without an ONNX expression and for a blob that cannot be an output, GraphError for a
+    layer without a gradient.
     """
     options = options or ExportOptions()
     _check_opset(options.opset)
@@ -112,6 +115,7 @@ def export(net: Net, options: ExportOptions | None = None) -> Exported:
         inputs |= {f"top_diff/{blob}": value for blob, value in training.top_diffs.items()}
         first = forward.computed([blob for blob, *_ in training.losses] or blobs)
         outputs = first | training.diffs(options.input_gradients, options.all_blobs) | forward.updates() | outputs
+    outputs |= forward.computed(forward.inner_blobs(options.blobs))
     if not outputs:  # a model has at least one
         outputs = {f"data/{blob}": Named(f"{blob}@2", value) for blob, value in forward.inputs.items()}
     output_names = {key: op.output(named.value, named.name).name for key, named in outputs.items()}

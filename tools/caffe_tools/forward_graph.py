@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -227,6 +228,19 @@ class ForwardGraph:
 
     def net_outputs(self) -> list[str]:
         return list(dict.fromkeys(self.blob(top) for top in self.net.outputs))
+
+    def inner_blobs(self, names: Iterable[str]) -> list[str]:
+        """``names``; ExportError for one that is no blob of the model, or that the model is just fed."""
+        for name in names:
+            if name not in self.results:
+                if name in self.net.blobs and name not in self._split_from:
+                    raise ExportError(f"blob {name!r} vanishes into the layer before it: export without fold")
+                near = difflib.get_close_matches(name, self.results, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(list(self.results)[:12])}"
+                raise ExportError(f"the net has no blob {name!r}: {hint}")
+            if self.results[name][-1] is self.inputs.get(name):
+                raise ExportError(f"blob {name!r} is what the model is fed, and cannot be an output too")
+        return list(names)
 
     def computed(self, blobs: Iterable[str]) -> dict[str, Named]:
         """``data/<blob>`` → its last result, without the blobs that the model is just fed."""
