@@ -71,6 +71,38 @@ def test_with_dynamic_batch_the_inputs_that_share_the_first_dim_have_it_open():
     assert shapes == {"data": ["batch", 5], "label": ["batch"], "rows": [7, 5]}
 
 
+def image_and_regions(images, regions):
+    """Regions of a map that comes of the image through values of the shapes that those of the regions get."""
+    text = data("image", images, 3, 2, 2) + data("rois", regions, 5)
+    text += inner_product("small", "image", "small") + layer("squash", "TanH", "small", "squash")
+    text += inner_product("large", "squash", "large", outputs=12)
+    text += layer("map", "Reshape", "large", "map", "reshape_param { shape { dim: 0 dim: 3 dim: 2 dim: 2 } }")
+    text += layer("pool", "ROIPooling", "map rois", "pool", "roi_pooling_param { pooled_h: 2 pooled_w: 2 }")
+    text += inner_product("ip", "pool", "hidden") + layer("tanh", "TanH", "hidden", "tanh")
+    return text + inner_product("score", "tanh", "score")
+
+
+@pytest.mark.parametrize("images, regions", [(1, 1), (1, 5), (3, 7)])
+def test_an_open_batch_has_as_many_regions_as_there_are(images, regions):
+    exported = export(make_net(image_and_regions(1, 1), "TEST"), ExportOptions(dynamic_batch=True))
+    shapes = {value.name: shape_of(value) for value in exported.model.graph.input}
+    assert shapes == {"image": ["batch", 3, 2, 2], "rois": ["regions", 5]}
+    net = make_net(image_and_regions(images, regions), "TEST")  # its weights are the same, drawn with one seed
+    random = np.random.default_rng(0)
+    net.blobs["image"].data[...] = random.normal(size=(images, 3, 2, 2))
+    net.blobs["rois"].data[...] = [(random.integers(images), 0, 0, 1, 1) for _ in range(regions)]
+    found = run_model(exported, net)["score"]
+    np.testing.assert_allclose(found, net.forward()["score"], rtol=1e-5, atol=1e-6)
+
+
+def test_the_labels_of_regions_are_as_many_as_those():
+    text = image_and_regions(2, 6) + data("label", 6) + data("weather", 2)
+    text += layer("loss", "SoftmaxWithLoss", "score label", "loss") + layer("relu", "ReLU", "weather", "out")
+    exported = export(make_net(text), ExportOptions(training=True, dynamic_batch=True))
+    shapes = {value.name: shape_of(value) for value in exported.model.graph.input}
+    assert shapes == {"image": ["batch", 3, 2, 2], "rois": ["regions", 5], "label": ["regions"], "weather": ["batch"]}
+
+
 def test_without_it_every_dim_is_a_number():
     exported = export(make_net(EVERYTHING), ExportOptions(training=True))
     for value in [*exported.model.graph.input, *exported.model.graph.output]:

@@ -33,7 +33,8 @@ class ExportOptions:
 
     training: the losses and the diff of every learnable blob, besides the forward pass.
     input_gradients: with training, the diffs of the inputs too.
-    dynamic_batch: the first dim of the inputs that share it is the symbolic dim ``batch``.
+    dynamic_batch: the first dim of the inputs that share it is the symbolic dim ``batch``, and ``regions`` that of
+    regions to pool, of which there may be any number in an image.
     dynamic_size: the last two dims of the first input are the symbolic dims ``height`` and ``width``.
     fold: BatchNorm and Scale vanish into the convolution or InnerProduct before them (not with training or all_blobs).
     inline: plug-in layers are plain nodes, not ONNX functions.

@@ -20,8 +20,10 @@ from caffe_tools.netspec import LayerSpec
 from caffe_tools.python_layer import PythonLayer
 from caffe_tools.standard_layer import SourceLayer, StandardLayer
 
-BATCH, HEIGHT, WIDTH = "batch", "height", "width"
+BATCH, REGIONS, HEIGHT, WIDTH = "batch", "regions", "height", "width"
 """The names of symbolic dims."""
+POOLS_REGIONS = ("ROIPooling", "PSROIPooling")
+"""Types whose second bottom has a row for each region."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class ForwardGraph:
     """``net`` in the graph of ``op``.
 
     training: gradients will follow, so ``propagate_down: false`` and ``lr_mult: 0`` become values that none passes.
-    dynamic_batch: the first dim of the inputs that share it is the symbolic dim ``batch``.
+    dynamic_batch: the first dim of the inputs that share it is the symbolic dim ``batch``, and ``regions`` that of
+    regions to pool, of which there may be any number in an image.
     dynamic_size: the last two dims of the first input are the symbolic dims ``height`` and ``width``.
     fold: BatchNorm and Scale vanish into the layer before them.
     all_blobs: no two blobs are one value (a Flatten that has nothing to do would hand on its bottom), so that each has
@@ -79,7 +82,8 @@ class ForwardGraph:
         self._split_from = {
             top: spec.bottoms[0] for spec in net.spec.layers if spec.is_inserted for top in spec.tops
         }
-        self._batch = _batch_size(net) if dynamic_batch else None
+        self._regions = self._region_blobs() if dynamic_batch else set()
+        self._batch, self._region_count = _first_dims(net, self._regions) if dynamic_batch else (None, None)
         self._dynamic_size = dynamic_size
         self._folded, self._vanished = folding(net) if fold else ({}, set())
         self._index = 0
@@ -128,13 +132,20 @@ class ForwardGraph:
 
     def _fed(self, spec: LayerSpec) -> list[ir.Value]:
         for top in spec.tops:
-            self.inputs[top] = self.op.input(top, self._dims(self.net.blobs[top].shape))
+            self.inputs[top] = self.op.input(top, self._dims(top, self.net.blobs[top].shape))
         return [self.inputs[top] for top in spec.tops]
 
-    def _dims(self, shape: tuple[int, ...]) -> tuple[Dim, ...]:
-        dims: tuple[Dim, ...] = (BATCH, *shape[1:]) if shape and shape[0] == self._batch else shape
+    def _dims(self, top: str, shape: tuple[int, ...]) -> tuple[Dim, ...]:
+        dims: tuple[Dim, ...] = shape
+        if shape and shape[0] == self._batch and top not in self._regions:
+            dims = (BATCH, *shape[1:])
+        elif shape and shape[0] == self._region_count:
+            dims = (REGIONS, *shape[1:])
         is_image = self._dynamic_size and not self.inputs and len(shape) == 4
         return (*dims[:2], HEIGHT, WIDTH) if is_image else dims
+
+    def _region_blobs(self) -> set[str]:
+        return {self.blob(spec.bottoms[1]) for spec in self.net.spec.layers if spec.type in POOLS_REGIONS}
 
     def _python_layer(self, spec: LayerSpec, layer: PythonLayer, bottoms: Sequence[ir.Value]) -> Sequence[ir.Value]:
         instance, cls = layer.instance, layer.layer_class
@@ -257,12 +268,12 @@ class ForwardGraph:
         return {f"param_after/{name}": Named(f"{name}.after", value) for name, value in self._updates.items()}
 
 
-def _batch_size(net: Net) -> int | None:
-    """The first dim of the first blob that the net is fed."""
-    for spec in net.spec.layers:
-        if not spec.bottoms and spec.tops and net.blobs[spec.tops[0]].shape:
-            return net.blobs[spec.tops[0]].shape[0]
-    return None
+def _first_dims(net: Net, regions: set[str]) -> tuple[int | None, int | None]:
+    """The batch size and the number of regions: the first dim of the first blob of each kind that the net is fed."""
+    fed = [top for spec in net.spec.layers if not spec.bottoms for top in spec.tops if net.blobs[top].shape]
+    batch = next((net.blobs[top].shape[0] for top in fed if top not in regions), None)
+    count = next((net.blobs[top].shape[0] for top in fed if top in regions), None)
+    return batch, count
 
 
 def _export_error(spec: LayerSpec, text: str) -> ExportError:
