@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 
 from caffe_tools.errors import GraphError
-from caffe_tools.gradient import RULES, gradients
+from caffe_tools.gradient import RULES, gradients, linear
 from caffe_tools.graph import Builder
 
 CASES = {
@@ -70,6 +70,15 @@ CASES = {
         [(2, 4, 6, 9), (6, 2, 3, 3)],
     ),
     "Conv in one dimension": (lambda op, x, w: op.Conv(x, w, strides=[3]), [(2, 2, 9), (3, 2, 2)]),
+    "Conv of many channels, dilated": (
+        lambda op, x, w: op.Conv(x, w, strides=[2, 1], dilations=[1, 2], pads=[1, 0, 2, 1]),
+        [(2, 8, 4, 6), (3, 8, 3, 2)],
+    ),
+    "Conv of many channels in one dimension": (lambda op, x, w: op.Conv(x, w, strides=[2]), [(2, 9, 6), (3, 9, 3)]),
+    "Conv of many channels in three dimensions": (
+        lambda op, x, w: op.Conv(x, w, pads=[0, 1, 0, 0, 0, 1], strides=[1, 2, 1]),
+        [(1, 8, 2, 3, 3), (2, 8, 2, 2, 1)],
+    ),
     "ConvTranspose": (
         lambda op, x, w, b: op.ConvTranspose(x, w, b, strides=[2, 3], pads=[1, 0, 0, 1], output_padding=[1, 0]),
         [(2, 4, 3, 4), (4, 2, 3, 3), (2,)],
@@ -77,6 +86,10 @@ CASES = {
     "ConvTranspose in groups": (
         lambda op, x, w: op.ConvTranspose(x, w, group=2, dilations=[1, 2], strides=[2, 2]),
         [(2, 4, 3, 2), (4, 3, 2, 2)],
+    ),
+    "ConvTranspose to many channels": (
+        lambda op, x, w: op.ConvTranspose(x, w, strides=[2, 3], pads=[1, 0, 0, 1], output_padding=[1, 0]),
+        [(2, 3, 3, 2), (3, 8, 3, 3)],
     ),
     "BatchNormalization": (
         lambda op, x, s, b, m, v: op.BatchNormalization(x, s, b, m, op.Exp(v), epsilon=1e-3),
@@ -172,7 +185,8 @@ def test_the_rule_agrees_with_central_differences(name):
 
 BATCH_WISE = [
     "Mul", "Softmax", "ReduceSum", "ReduceMean", "MatMul", "Gemm", "Conv", "Conv in groups, dilated",
-    "ConvTranspose", "ConvTranspose in groups", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool",
+    "Conv of many channels, dilated", "ConvTranspose", "ConvTranspose in groups", "ConvTranspose to many channels",
+    "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool",
     "BatchNormalization", "Squeeze", "Transpose", "Split", "Slice with steps", "GatherND",
 ]  # fmt: skip
 
@@ -180,6 +194,16 @@ BATCH_WISE = [
 @pytest.mark.parametrize("name", BATCH_WISE)
 def test_the_rule_works_with_a_symbolic_batch(name):
     check_against_differences(name, CASES[name][1], symbolic_batch=True)
+
+
+def test_the_windows_of_large_images_are_not_laid_side_by_side(monkeypatch):
+    monkeypatch.setattr(linear, "MOST_GATHERED", 100)
+    check_against_differences("Conv of many channels, dilated", [(2, 8, 4, 6), (3, 8, 3, 2)])
+    op = Builder()
+    x, w = op.input("x", (2, 8, 4, 6)), op.input("w", (3, 8, 3, 2))
+    y = op.Conv(x, w)
+    gradients(op, {y: op.input("dy", op.shape(y))}, [w])
+    assert "Gather" not in {node.op_type for node in op.graph}
 
 
 def test_every_rule_has_a_case():

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from functools import reduce
+
+import numpy as np
 import onnx_ir as ir
 
 from caffe_tools.gradient.rules import NodeGradient, rule, sum_to_shape
@@ -105,10 +110,62 @@ def _leftover(n: NodeGradient, window: _Window) -> list[int]:
 
 
 def _by_weight(n: NodeGradient, window: _Window, wide: ir.Value, narrow: ir.Value) -> ir.Value:
-    """Σ over the batch and the positions of ``narrow`` of narrow · the window of ``wide`` beneath it.
+    """Σ over the batch and the positions of ``narrow`` of narrow · the window of ``wide`` beneath it."""
+    batch, channels, *size = n.op.shape(wide)
+    positions = n.op.shape(narrow)[2:]
+    is_known = all(isinstance(dim, int) for dim in (*size, *positions))
+    if is_known and window.group == 1 and channels >= FEWEST_CHANNELS:
+        images = batch if isinstance(batch, int) else LIKELY_BATCH
+        if images * math.prod(positions) * math.prod(window.kernel) * channels <= MOST_GATHERED:
+            return _by_weight_as_product(n.op, window, wide, narrow)
+    return _by_weight_as_convolution(n, window, wide, narrow)
 
-    Written as one convolution whose channels are the images of the batch, whose strides are the dilations and the
-    other way round; with groups, the groups stay groups.
+
+FEWEST_CHANNELS = 8
+"""With fewer, gathering costs more than the product saves (measured in ONNX Runtime)."""
+MOST_GATHERED = 2**26
+"""The most elements that the windows of all images may have side by side: 256 MiB."""
+LIKELY_BATCH = 32
+"""For a batch that only the running graph knows."""
+
+
+def _by_weight_as_product(op: Builder, window: _Window, wide: ir.Value, narrow: ir.Value) -> ir.Value:
+    """One product of matrices: ``narrow``, a row for each channel, with the windows, a row for each position.
+
+    With the channels at the end, each element of each window is gathered with all its channels at once. In ONNX Runtime
+    this is 3 to 10 times as fast as a convolution with a kernel of the image's size.
+    """
+    spatial, channels, outputs = window.spatial, op.shape(wide)[1], op.shape(narrow)[1]
+    images = op.Transpose(wide, perm=[0, *range(2, spatial + 2), 1])
+    if any(window.pads):
+        images = op.Pad(images, [0, *window.pads[:spatial], 0, 0, *window.pads[spatial:], 0])
+    size, kernel = op.shape(images)[1:-1], math.prod(window.kernel)
+    places = _places_in_windows(op, window, size, op.shape(narrow)[2:])
+    windows = op.Gather(op.reshape(images, [op.shape(wide)[0], math.prod(size), channels]), places, axis=1)
+    rows = op.reshape(op.Transpose(narrow, perm=[1, 0, *range(2, spatial + 2)]), [outputs, -1])
+    product = op.Gemm(rows, op.reshape(windows, [-1, kernel * channels]))
+    by_channel = op.Transpose(op.reshape(product, [outputs, kernel, channels]), perm=[0, 2, 1])
+    return op.reshape(by_channel, [outputs, channels, *window.kernel])
+
+
+def _places_in_windows(op: Builder, window: _Window, size: Sequence[int], positions: Sequence[int]) -> ir.Value:
+    """Where each element of each window lies in a flattened image of ``size``: positions × kernel.
+
+    It is the sum of a part for each axis, so that no table of that size is stored in the model.
+    """
+    parts = []
+    for axis in range(window.spatial):
+        first = np.arange(positions[axis]) * window.strides[axis]
+        along = np.add.outer(first, np.arange(window.kernel[axis]) * window.dilations[axis])
+        dims = [1] * (2 * window.spatial)
+        dims[axis], dims[axis + window.spatial] = along.shape
+        parts.append(op.constant((along * math.prod(size[axis + 1 :])).reshape(dims), np.int64))
+    return reduce(op.Add, parts)
+
+
+def _by_weight_as_convolution(n: NodeGradient, window: _Window, wide: ir.Value, narrow: ir.Value) -> ir.Value:
+    """A convolution whose channels are the images of the batch, whose strides are the dilations and the other way
+    round; with groups, the groups stay groups.
     """
     op, group, spatial = n.op, window.group, window.spatial
     batch, channels, *size = op.shape(wide)
