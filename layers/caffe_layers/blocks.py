@@ -7,6 +7,7 @@ inner ones, with all C channels. Both engines do one block at a time, in a funct
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -65,7 +66,7 @@ class Workspace:
 
     def array(self, name, shape, dtype):
         """An array of that shape and dtype, with anything in it: the last one of that name is no more."""
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         flat = self._arrays.get((name, dtype))
         if flat is None or flat.size < size:
             flat = self._arrays[name, dtype] = np.empty(size, dtype)

@@ -101,6 +101,12 @@ def evaluate(params, arrays, workspace, no_terms, terms, dtype, alpha=None, clas
     return sum(run(layout, workspace, work, compiled is not None), 0.0)
 
 
+def _is_yes_or_no(t, workspace):
+    mask = workspace.array("yes", t.shape, np.dtype(bool))
+    number = np.count_nonzero(np.equal(t, 1, out=mask))
+    return np.count_nonzero(np.not_equal(t, 0, out=mask)) == number
+
+
 def _yes_or_no(x, t, of_no, of_yes, no_terms, gradient, workspace):
     """The losses of targets that are 0 or 1, or None where the scores are too large for :func:`evaluate`'s no_terms."""
     if not (-_LARGE < np.minimum.reduce(x, axis=None) and np.maximum.reduce(x, axis=None) < _LARGE):
@@ -229,13 +235,15 @@ class _Dense:
 
     def read(self, block, workspace):
         """(t, whether it is 0 or 1 everywhere, the mask of ignored elements or None)"""
-        t, ignored = self.targets.read(block)
         epsilon = self.params["label_smoothing"]
+        if self.params["ignore_label"] is None and not epsilon:
+            t = self.targets.unchecked(block)
+            if t is not None and _is_yes_or_no(t, workspace):
+                return t, True, None
+        t, ignored = self.targets.read(block)
         if epsilon:
             return t * t.dtype.type(1 - epsilon) + t.dtype.type(epsilon / 2), False, ignored
-        yes = np.equal(t, 1, out=workspace.array("yes", t.shape, np.dtype(bool)))
-        number = np.count_nonzero(yes)
-        return t, np.count_nonzero(np.not_equal(t, 0, out=yes)) == number, ignored
+        return t, _is_yes_or_no(t, workspace), ignored
 
     def unchecked(self, block, workspace):
         """(t, the mask of ignored elements or None); where nothing is done to t, its range has not been checked."""
