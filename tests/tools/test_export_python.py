@@ -7,7 +7,7 @@ import pytest
 from exported_model import outputs_of, run_model
 from net_text import data, make_net, python
 
-from caffe_tools.errors import CaffeToolsError, GraphError
+from caffe_tools.errors import CaffeToolsError, ExportError, GraphError
 from caffe_tools.export import ExportOptions, export
 
 LAYERS = """
@@ -106,3 +106,11 @@ def test_a_python_layer_without_tops_has_no_part_in_the_model(own_layers):
 def test_a_training_export_names_the_layer_that_has_no_gradient(own_layers):
     with pytest.raises(GraphError, match="no gradient rule for ONNX op HardSwish of layer 'own'"):
         export(own_layers("Hard"), ExportOptions(training=True, input_gradients=True))
+
+
+def test_all_python_layers_without_an_onnx_expression_are_listed(own_layers):
+    net = own_layers("Plain")
+    net.spec.layers.append(net.spec.layers[-1])
+    net.layers.append(net.layers[-1])
+    with pytest.raises(ExportError, match=r"2 Python layers have no ONNX expression: 'own' \(Plain, .*\), 'own'"):
+        export(net)

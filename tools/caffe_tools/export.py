@@ -123,6 +123,7 @@ def export(net: Net, options: ExportOptions | None = None) -> Exported:
     for name, owner in forward.shared.items():
         if f"pdiff/{owner}" in output_names:
             output_names[f"pdiff/{name}"] = output_names[f"pdiff/{owner}"]
+    forward.lift_bars()
     input_names = {key: value.name for key, value in inputs.items()}
     op.remove_unused()
     return Exported(_model(net, op, {} if options.inline else forward.functions), input_names, output_names)

@@ -78,6 +78,7 @@ class ForwardGraph:
         """``layer/0`` → the parameter that it shares."""
         self.functions: dict[str, LayerFunction] = {}
         self._updates: dict[str, ir.Value] = {}
+        self._bars: list[ir.Value] = []
         self._owners: dict[int, str] = {}
         self._split_from = {
             top: spec.bottoms[0] for spec in net.spec.layers if spec.is_inserted for top in spec.tops
@@ -87,6 +88,7 @@ class ForwardGraph:
         self._dynamic_size = dynamic_size
         self._folded, self._vanished = folding(net) if fold else ({}, set())
         self._index = 0
+        _refuse_without_expression(net)
         op.reserve(top for spec in net.spec.layers for top in spec.tops if top not in self._split_from)
         for self._index, spec in enumerate(net.spec.layers):
             self._add_layer(spec)
@@ -128,7 +130,16 @@ class ForwardGraph:
         """The same value, which no gradient passes."""
         barred = self.op.Identity(value)
         self.op.define_gradient([barred], [value], lambda diff: [None])
+        self._bars.append(barred)
         return barred
+
+    def lift_bars(self) -> None:
+        """Take out the nodes that kept gradients from passing, once all gradients are there."""
+        for barred in self._bars:
+            node = barred.producer()
+            if not barred.is_graph_output():
+                barred.replace_all_uses_with(node.inputs[0])
+                self.op.graph.remove(node, safe=True)
 
     def _fed(self, spec: LayerSpec) -> list[ir.Value]:
         for top in spec.tops:
@@ -153,8 +164,6 @@ class ForwardGraph:
             return self._fed(spec)  # a data layer: what it makes is fed to the model
         if not spec.tops:
             return []  # a layer that looks at its bottoms (shows or logs them) has no part in the numbers
-        if not hasattr(instance, "onnx"):
-            raise _export_error(spec, f"{cls.__name__} has no ONNX expression: give it onnx(self, op, *bottoms)")
         self.op.parameters = [self._stored(index) for index in range(len(layer.blobs))]
         with self.op.layer(spec.name), layer.naming():
             tops = instance.onnx(self.op, *bottoms)
@@ -274,6 +283,23 @@ def _first_dims(net: Net, regions: set[str]) -> tuple[int | None, int | None]:
     batch = next((net.blobs[top].shape[0] for top in fed if top not in regions), None)
     count = next((net.blobs[top].shape[0] for top in fed if top in regions), None)
     return batch, count
+
+
+def _refuse_without_expression(net: Net) -> None:
+    """ExportError that lists every Python layer which computes something, but has no ONNX expression."""
+    lacking = [
+        (spec, layer.layer_class.__name__)
+        for spec, layer in zip(net.spec.layers, net.layers, strict=True)
+        if isinstance(layer, PythonLayer) and spec.bottoms and spec.tops and not hasattr(layer.instance, "onnx")
+        if standard.known_type(spec) is None
+    ]
+    how = "give it onnx(self, op, *bottoms)"
+    if len(lacking) == 1:
+        spec, name = lacking[0]
+        raise _export_error(spec, f"{name} has no ONNX expression: {how}")
+    if lacking:
+        listed = ", ".join(f"{spec.name!r} ({name}, {spec.position})" for spec, name in lacking)
+        raise ExportError(f"{len(lacking)} Python layers have no ONNX expression: {listed}; for each, {how}")
 
 
 def _export_error(spec: LayerSpec, text: str) -> ExportError:
