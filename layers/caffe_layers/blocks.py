@@ -18,7 +18,7 @@ from caffe_layers.layer import ParameterError
 
 BLOCK = 1 << 16
 """Elements of a block for one thread: what is computed from them stays in a core's cache."""
-SHARED_BLOCKS = 4
+SHARED_BLOCKS = 2
 """Times BLOCK: the largest block for several threads, which would hand Python's lock to and fro for smaller ones."""
 COMPILED_BLOCKS = 16
 """Times BLOCK: the same for compiled code, which does its own work in smaller steps."""

@@ -5,10 +5,11 @@ The sigmoid losses differ in two small functions, each of a block of n x C x s e
 ``no_terms(x, weight, gradient, workspace) -> losses``
     the terms of the target t = 0. That of t = 1 is the same at -x, so these serve all targets that say yes or no, as
     long as no exp(x) comes near the ends of float32;
-``terms(x, distance, u, sides, weight, gradient, workspace) -> losses``
-    the terms of any t in [0, 1] at any x. They depend on x and t by way of ``distance``, which is |x|, and u, which is
-    t where x < 0 and 1 - t elsewhere: how far the target is from the side that the score is on. In these nothing
-    overflows or cancels. ``sides`` are u and 1 - u, the one of them that is t multiplied by pos_weight.
+``terms(distance, u, sides, weight, gradient, workspace) -> losses``
+    the terms of any t in [0, 1] at any x; it may write to distance and u. They depend on x and t by way of
+    ``distance``, which is |x|, and u, which is t where x < 0 and 1 - t elsewhere: how far the target is from the side
+    that the score is on. In these nothing overflows or cancels. ``sides`` are u and 1 - u, the one of them that is t
+    multiplied by pos_weight; None where there is no pos_weight.
 
 The losses are multiplied by ``weight`` (an array that broadcasts with x, or a number), and so is the derivative, by x
 or by |x|, that is written to ``gradient``.
@@ -91,7 +92,9 @@ def evaluate(params, arrays, workspace, no_terms, terms, dtype, alpha=None, clas
             losses = _yes_or_no(x, t, of_no, of_yes, no_terms, gradient, own)
         if losses is None:
             if alpha is not None:
-                weight = weight * (t * dtype.type(2 * alpha - 1) + dtype.type(1 - alpha))
+                alpha_t = np.multiply(t, 2 * alpha - 1, out=own.array("weight", x.shape, dtype))
+                alpha_t += 1 - alpha
+                weight = np.multiply(alpha_t, weight, out=alpha_t)
             losses = _any_target(x, t, pos_weight, weight, terms, gradient, own)
         total = _sum(losses, ignored, gradient)
         if gradient is not result:

@@ -81,20 +81,28 @@ def terms(distance, u, sides, weight, gradient, workspace, gamma):
     p and 1 - p. p (1 - p) / q = l s / q is at most 1 and goes to l where q goes to 0, so no gamma needs a negative
     power of q.
     """
-    e = np.exp(-distance, dtype=np.float64).astype(u.dtype)
+    smaller = np.negative(distance, out=workspace.array("smaller", u.shape, u.dtype))
+    np.exp(smaller, out=smaller, dtype=np.float64, casting="same_kind")
+    larger = np.add(smaller, 1, out=workspace.array("larger", u.shape, u.dtype))
+    np.divide(1, larger, out=larger)
+    smaller *= larger
     cross_entropy = sigmoid_cross_entropy.terms(distance, u, sides, 1.0, gradient, workspace)
-    larger = 1 / (1 + e)
-    smaller = np.multiply(e, larger, out=e)
-    q = (larger - smaller) * u
+    q = np.subtract(larger, smaller, out=workspace.array("e", u.shape, u.dtype))
+    q *= u
     q += smaller
-    modulation = power(q, gamma)
+    modulation = power(q, gamma, out=distance)
     modulation *= weight
     # Where q is 0 then so is s, and s / q is to be 1.
     tiny = np.finfo(u.dtype).tiny
-    slope = np.divide(smaller + tiny, q + tiny, out=q)
+    smaller += tiny
+    q += tiny
+    slope = np.divide(smaller, q, out=smaller)
     slope *= larger
-    slope *= gamma * (1 - 2 * u)
     slope *= cross_entropy
+    u *= -2
+    u += 1
+    u *= gamma
+    slope *= u
     gradient -= slope
     gradient *= modulation
     cross_entropy *= modulation

@@ -42,9 +42,7 @@ def test_mmdet_takes_labels_and_divides_by_the_positives(background):
 
 def test_detectron_ignores_minus_1_and_has_no_channel_for_the_background():
     losses = torchvision(SCORES, (LABELS[:, None] == np.arange(1, 5)).astype(float))[LABELS >= 0]
-    loss, _ = functional.sigmoid_focal_loss(
-        SCORES, LABELS, target="index", ignore_label=-1, normalization="POSITIVES"
-    )
+    loss, _ = functional.sigmoid_focal_loss(SCORES, LABELS, target="index", ignore_label=-1, normalization="POSITIVES")
     assert loss == pytest.approx(losses.sum() / np.count_nonzero(LABELS > 0))
 
 
