@@ -161,3 +161,9 @@ def test_a_prefix_that_is_a_folder_gets_the_solvers_name(tmp_path):
 def test_what_caffe_or_we_cannot_run_is_refused_with_its_place(text, said):
     found = error_of(text)
     assert found.startswith("solver.prototxt") and said in found
+
+
+def test_a_net_is_no_solver(tmp_path):
+    (tmp_path / "net.prototxt").write_text('layer { name: "x" type: "Input" top: "x" }', encoding="utf-8")
+    with pytest.raises(SolverError, match=r"net.prototxt is a net \(it has layers\), not a solver"):
+        read_solver(tmp_path / "net.prototxt")

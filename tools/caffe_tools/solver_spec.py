@@ -228,4 +228,7 @@ class SolverSpec:
 
 def read_solver(path: str | os.PathLike) -> SolverSpec:
     """The solver in a prototxt file. Raises PrototxtError, NetError or SolverError."""
-    return SolverSpec(prototxt.load(path), path)
+    message = prototxt.load(path)
+    if "layer" in message or "layers" in message:
+        raise SolverError(f"{path} is a net (it has layers), not a solver: give the solver that names it")
+    return SolverSpec(message, path)
