@@ -27,7 +27,7 @@ import numpy as np
 from caffe_layers import normalization
 from caffe_layers.blocks import run
 from caffe_layers.layer import ShapeError
-from caffe_layers.loss import AXIS, CLASS_WEIGHT, HIGHEST, ignore_label, product
+from caffe_layers.loss import AXIS, CLASS_WEIGHT, HIGHEST, ignore_label, onnx_sum, product
 from caffe_layers.params import BELOW_ONE, INTEGER_FROM_0, WEIGHT_OR_WEIGHTS, Parameter, choice, or_null
 from caffe_layers.sigmoid import write_sigmoid
 from caffe_layers.targets import DenseTargets, Labels, per_class, read_weights
@@ -328,16 +328,16 @@ class OnnxTarget:
             self.channel = op.Where(self.named, lower, 0)
         named = None if self.named is None else op.cast(self.named, self.scores)
         if self.mode == "VALID" and mask is not None:
-            return mask, op.Mul(op.ReduceSum(mask, keepdims=0), self.channels)
+            return mask, op.Mul(onnx_sum(op, mask), self.channels)
         if self.mode == "POSITIVES" and named is not None:
-            return mask, op.ReduceSum(named, keepdims=0)
+            return mask, onnx_sum(op, named)
         if self.mode == "POSITIVES":
             return mask, op.Div(op.count(self.scores), self.channels)
         if self.mode == "WEIGHT":
             class_weight = op.Expand(1.0, op.Shape(self.channel))
             if self.class_weight is not None:
                 class_weight = op.Gather(op.constant(self.class_weight.reshape(-1)), self.channel)
-            return mask, op.ReduceSum(product(op, class_weight, named, self.weights), keepdims=0)
+            return mask, onnx_sum(op, product(op, class_weight, named, self.weights))
         return mask, self._static_count()
 
     def _read_dense(self, labels):
@@ -350,11 +350,11 @@ class OnnxTarget:
         epsilon = self.params["label_smoothing"]
         self.target = op.Add(op.Mul(t, 1 - epsilon), epsilon / 2) if epsilon else t
         if self.mode == "VALID" and mask is not None:
-            return mask, op.ReduceSum(mask, keepdims=0)
+            return mask, onnx_sum(op, mask)
         if self.mode == "POSITIVES":
-            return mask, op.ReduceSum(op.cast(op.Greater(t, 0), self.scores), keepdims=0)
+            return mask, onnx_sum(op, op.cast(op.Greater(t, 0), self.scores))
         if self.mode == "WEIGHT":
-            return mask, op.ReduceSum(product(op, t, self.class_weight, self.weights), keepdims=0)
+            return mask, onnx_sum(op, product(op, t, self.class_weight, self.weights))
         return mask, self._static_count()
 
     def _static_count(self):
@@ -396,7 +396,7 @@ def onnx_loss(op, layer, scores, labels, weights, onnx_terms, class_factor=None)
     """The layer's top or tops."""
     target = OnnxTarget(op, layer.params, scores, labels, weights, class_factor)
     losses, derivative = target.spread(onnx_terms)
-    total = op.ReduceSum(product(op, losses, target.coefficient), keepdims=0)
+    total = onnx_sum(op, product(op, losses, target.coefficient))
     tops = [op.reshape(op.Min(product(op, total, target.factor), HIGHEST), [1])]
     if layer.top_count > 1:
         tops.append(op.Sigmoid(scores))

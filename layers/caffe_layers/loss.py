@@ -195,3 +195,26 @@ def product(op, *values):
         if value is not None and not (isinstance(value, float) and value == 1.0):
             result = value if result is None else op.Mul(result, value)
     return result
+
+
+def onnx_sum(op, values):
+    """The ONNX sum of all values, as a scalar: over one axis in their own dtype, then in float64.
+
+    One float32 sum of millions of values loses their digits.
+    """
+    shape = op.shape(values)
+    axes = [axis for axis in range(1, len(shape)) if shape[axis] != 1]
+    if axes:
+        values = op.ReduceSum(values, [axes[-1]], keepdims=1)
+    return op.cast(op.ReduceSum(op.cast(values, "float64"), keepdims=0), values)
+
+
+def onnx_log1p_of_exp_of_minus(op, distance):
+    """log(1 + exp(-distance)) for a distance of 0 or more.
+
+    Not by Softplus, which has no vector instructions in ONNX Runtime. With u = 1 + e rounded, e - (u - 1) is what the
+    rounding has lost, and the whole of it where u is 1.
+    """
+    e = op.Exp(op.Neg(distance))
+    u = op.Add(e, 1)
+    return op.Add(op.Log(u), op.Sub(e, op.Sub(u, 1)))

@@ -23,7 +23,7 @@ import numpy as np
 from caffe_layers import normalization
 from caffe_layers.blocks import run
 from caffe_layers.layer import ShapeError
-from caffe_layers.loss import AXIS, CLASS_WEIGHT, HIGHEST, ignore_label, product
+from caffe_layers.loss import AXIS, CLASS_WEIGHT, HIGHEST, ignore_label, onnx_sum, product
 from caffe_layers.params import BELOW_ONE, INTEGER_FROM_0, Parameter, choice, or_null
 from caffe_layers.softmax import sum_over_channels, write_softmax
 from caffe_layers.targets import DenseTargets, Labels, per_class, read_weights
@@ -335,10 +335,10 @@ class OnnxTarget:
 
     def _sum(self, values):
         """The sum over all positions of values that may have lost dims of 1; None stands for ones."""
-        return self._count(None, None) if values is None else self.op.ReduceSum(values, keepdims=0)
+        return self._count(None, None) if values is None else onnx_sum(self.op, values)
 
 
 def onnx_loss(op, target, losses):
     """The loss, of shape [1], from the losses of the positions."""
-    total = op.ReduceSum(product(op, losses, target.coefficient), keepdims=0)
+    total = onnx_sum(op, product(op, losses, target.coefficient))
     return op.reshape(op.Min(product(op, total, target.factor), HIGHEST), [1])

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from caffe_layers import elementwise, engine
-from caffe_layers.loss import LossLayer, loss_and_gradient
+from caffe_layers.loss import LossLayer, loss_and_gradient, onnx_log1p_of_exp_of_minus
 
 
 def sigmoid_cross_entropy_loss(
@@ -91,7 +91,7 @@ def _weighed(losses, weight, gradient):
 def onnx_terms(op, x, t, pos_weight):
     """(losses, derivative) of :func:`terms`; see elementwise.py."""
     positive, negative = _times(op, t, pos_weight), _complement(op, t)
-    shared = op.Softplus(op.Neg(op.Abs(x)))
+    shared = onnx_log1p_of_exp_of_minus(op, op.Abs(x))
     if pos_weight is not None:
         shared = op.Mul(shared, op.Add(positive, negative))
     sides = op.Add(op.Mul(op.Relu(x), negative), op.Mul(op.Relu(op.Neg(x)), positive))

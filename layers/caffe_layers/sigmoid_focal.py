@@ -11,6 +11,8 @@ from caffe_layers.loss import LossLayer, loss_and_gradient, product
 from caffe_layers.params import FRACTION_OR_WEIGHTS, NOT_NEGATIVE, Parameter, or_null
 from caffe_layers.power import onnx_power, power
 
+TINY = float(np.finfo(np.float32).tiny)
+
 
 def sigmoid_focal_loss(
     scores,
@@ -115,25 +117,24 @@ def onnx_terms(op, x, t, pos_weight, alpha, gamma):
     alpha_t = None if alpha is None else _onnx_alpha(op, t, alpha)
     if gamma == 0:
         return product(op, cross_entropy_losses, alpha_t), lambda: product(op, cross_entropy_derivative(), alpha_t)
-    p = op.Sigmoid(x)
-    q = _onnx_q(op, p, t)
+    p, rest = op.Sigmoid(x), op.Sigmoid(op.Neg(x))
+    q = _onnx_q(op, p, rest, t)
     modulation = product(op, onnx_power(op, q, gamma), alpha_t)
 
     def derivative():
-        rest = op.Sub(1, p)
-        none = op.Equal(q, 0)
-        ratio = op.Where(none, 1, op.Div(op.Min(p, rest), op.Where(none, 1, q)))
+        # p (1 - p) / q is to be 1 - p where p and q are 0, and p where 1 - p and q are.
+        numerator = op.Add(op.Mul(p, rest), TINY)
         sign = gamma * (1 - 2 * t) if isinstance(t, float) else op.Sub(gamma, op.Mul(t, 2 * gamma))
-        slope = op.Mul(op.Mul(op.Mul(op.Max(p, rest), ratio), sign), cross_entropy_losses)
+        slope = op.Mul(op.Mul(op.Div(numerator, op.Add(q, TINY)), sign), cross_entropy_losses)
         return op.Mul(op.Add(cross_entropy_derivative(), slope), modulation)
 
     return op.Mul(cross_entropy_losses, modulation), derivative
 
 
-def _onnx_q(op, p, t):
+def _onnx_q(op, p, rest, t):
     if isinstance(t, float):
-        return op.Add(op.Mul(p, 1 - 2 * t), t)
-    return op.Add(op.Mul(p, op.Sub(1, t)), op.Mul(op.Sub(1, p), t))
+        return p if t == 0 else rest if t == 1 else op.Add(op.Mul(p, 1 - t), op.Mul(rest, t))
+    return op.Add(op.Mul(p, op.Sub(1, t)), op.Mul(rest, t))
 
 
 def _onnx_alpha(op, t, alpha):
