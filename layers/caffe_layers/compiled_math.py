@@ -2,6 +2,9 @@
 
 Multiplications and additions may be contracted, as one rounding is better than two, but not reordered: that would undo
 the splitting of the arguments.
+
+numba recompiles a file that has changed, but not the files that call its functions: who changes this one removes the
+cache (``__pycache__/compiled_*.nb*``).
 """
 
 from __future__ import annotations

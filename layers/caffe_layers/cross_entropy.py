@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_layers import positionwise
+from caffe_layers import positionwise, positionwise_onnx
 from caffe_layers.loss import LossLayer, loss_and_gradient, product
 from caffe_layers.softmax import sum_over_channels
 
@@ -95,7 +95,7 @@ class CrossEntropyLossLayer(LossLayer):
         return positionwise.evaluate(params, arrays, workspace, index_block, dense_block)
 
     def onnx(self, op, scores, labels, weights=None):
-        target = positionwise.OnnxTarget(op, self.params, scores, labels, weights)
+        target = positionwise_onnx.OnnxTarget(op, self.params, scores, labels, weights)
         axis = target.axis
         if target.channel is not None:
             p_t = op.Max(op.GatherElements(scores, target.channel, axis=axis), FLOOR)
@@ -103,7 +103,7 @@ class CrossEntropyLossLayer(LossLayer):
         else:
             floored = op.Max(scores, FLOOR)
             losses = op.Neg(op.ReduceSum(op.Mul(target.values, op.Log(floored)), [axis], keepdims=1))
-        loss = positionwise.onnx_loss(op, target, losses)
+        loss = positionwise_onnx.onnx_loss(op, target, losses)
 
         def gradient(loss_diff):
             if loss_diff is None:

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from caffe_layers import elementwise, engine
+from caffe_layers import elementwise, elementwise_onnx, engine
 from caffe_layers.loss import LossLayer, loss_and_gradient, onnx_log1p_of_exp_of_minus
 
 
@@ -89,7 +89,7 @@ def _weighed(losses, weight, gradient):
 
 
 def onnx_terms(op, x, t, pos_weight):
-    """(losses, derivative) of :func:`terms`; see elementwise.py."""
+    """(losses, derivative) of :func:`terms`; see elementwise_onnx.py."""
     positive, negative = _times(op, t, pos_weight), _complement(op, t)
     shared = onnx_log1p_of_exp_of_minus(op, op.Abs(x))
     if pos_weight is not None:
@@ -151,4 +151,4 @@ class SigmoidCrossEntropyLossLayer(LossLayer):
         return elementwise.evaluate(params, arrays, workspace, no_terms, terms, dtype, compiled=compiled)
 
     def onnx(self, op, scores, labels, weights=None):
-        return elementwise.onnx_loss(op, self, scores, labels, weights, onnx_terms)
+        return elementwise_onnx.onnx_loss(op, self, scores, labels, weights, onnx_terms)

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from caffe_layers import elementwise, engine, sigmoid_cross_entropy
+from caffe_layers import elementwise, elementwise_onnx, engine, sigmoid_cross_entropy
 from caffe_layers.loss import LossLayer, loss_and_gradient, product
 from caffe_layers.params import FRACTION_OR_WEIGHTS, NOT_NEGATIVE, Parameter, or_null
 from caffe_layers.power import onnx_power, power
@@ -112,7 +112,7 @@ def terms(distance, u, sides, weight, gradient, workspace, gamma):
 
 
 def onnx_terms(op, x, t, pos_weight, alpha, gamma):
-    """(losses, derivative) of :func:`terms`; see elementwise.py."""
+    """(losses, derivative) of :func:`terms`; see elementwise_onnx.py."""
     cross_entropy_losses, cross_entropy_derivative = sigmoid_cross_entropy.onnx_terms(op, x, t, pos_weight)
     alpha_t = None if alpha is None else _onnx_alpha(op, t, alpha)
     if gamma == 0:
@@ -190,7 +190,7 @@ class SigmoidFocalLossLayer(LossLayer):
     def onnx(self, op, scores, labels, weights=None):
         number, factors = _split(self.params["alpha"])
         focal = partial(onnx_terms, alpha=number, gamma=self.params["gamma"])
-        return elementwise.onnx_loss(op, self, scores, labels, weights, focal, class_factor=factors)
+        return elementwise_onnx.onnx_loss(op, self, scores, labels, weights, focal, class_factor=factors)
 
 
 def _split(alpha):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from caffe_layers import engine, positionwise, softmax_loss
+from caffe_layers import engine, positionwise, positionwise_onnx, softmax_loss
 from caffe_layers import normalization as normalizing
 from caffe_layers.loss import AXIS, CLASS_WEIGHT, LossLayer, loss_and_gradient
 from caffe_layers.loss import ignore_label as ignore_label_parameter
@@ -126,7 +126,7 @@ class SoftmaxFocalLossLayer(LossLayer):
                 return alpha
             return op.Where(target.is_background, 1 - alpha, alpha)
 
-        target = positionwise.OnnxTarget(op, self.params, scores, labels, weights, scale)
+        target = positionwise_onnx.OnnxTarget(op, self.params, scores, labels, weights, scale)
         modulate = partial(_onnx_modulate, gamma=self.params["gamma"])
         return softmax_loss.onnx_softmax_loss(op, self, scores, target, modulate)
 

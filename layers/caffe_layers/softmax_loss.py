@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_layers import engine, positionwise
+from caffe_layers import engine, positionwise, positionwise_onnx
 from caffe_layers.loss import HIGHEST, LossLayer, loss_and_gradient, product
 from caffe_layers.softmax import SAFE, outside, shifted, sum_over_channels
 
@@ -144,7 +144,7 @@ def onnx_softmax_loss(op, layer, scores, target, modulate=None):
         mass = op.ReduceSum(target.values, [axis], keepdims=1)
         weighted = op.ReduceSum(op.Mul(target.values, op.Min(op.Neg(above), HIGHEST)), [axis], keepdims=1)
         losses = op.Add(op.Mul(mass, op.Log(total)), weighted)
-    tops = [positionwise.onnx_loss(op, target, losses)]
+    tops = [positionwise_onnx.onnx_loss(op, target, losses)]
     if layer.top_count > 1:
         tops.append(op.Div(e, total))
 
@@ -196,4 +196,6 @@ class SoftmaxLossLayer(LossLayer):
         return positionwise.evaluate(params, arrays, workspace, index_block, dense_block, compiled=compiled)
 
     def onnx(self, op, scores, labels, weights=None):
-        return onnx_softmax_loss(op, self, scores, positionwise.OnnxTarget(op, self.params, scores, labels, weights))
+        return onnx_softmax_loss(
+            op, self, scores, positionwise_onnx.OnnxTarget(op, self.params, scores, labels, weights)
+        )

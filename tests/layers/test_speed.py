@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from layer_cases import LOSSES, Case
 
 import caffe_layers
 from caffe_layers import ParameterError, blocks
+from caffe_layers import engine as engine_module
 from caffe_layers import functional as F
 
 LAYERS = Path(caffe_layers.__file__).resolve().parents[1]
@@ -91,6 +93,23 @@ def test_the_engine_that_is_chosen_is_the_one_that_computes(engine):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert result.stdout.strip() == str(engine == "numba"), result.stderr
+
+
+def test_a_terminal_is_told_once_that_a_kernel_is_compiled_and_nothing_else_is(monkeypatch, capsys):
+    class Dispatcher:
+        def __init__(self, module):
+            self.py_func = type("Function", (), {"__module__": module})
+
+    notice = engine_module._notice(object)
+    ours, other = (SimpleNamespace(data={"dispatcher": Dispatcher(m)}) for m in ("caffe_layers.compiled_math", "mine"))
+    notice.on_start(ours)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    notice.on_start(other)
+    assert capsys.readouterr().err == ""
+    notice.on_start(ours)
+    notice.on_start(ours)
+    assert capsys.readouterr().err == "caffe_layers: compiling for this machine, once, for a few seconds\n"
 
 
 @pytest.mark.parametrize("layer", LOSSES)
