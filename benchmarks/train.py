@@ -10,6 +10,7 @@ eagerly, as by default.
 Every engine starts from the same weights and data, in a process of its own; the losses and gradients of the first step
 are compared before anything is timed. Then the engines take turns: two steps each, of which the second counts, for in
 the first the threads of the engine before may still spin. PyTorch, and a Caffe that Python can import, are optional.
+On a machine that others use too, measure with one thread: several wait for each other, PyTorch's most.
 """
 
 from __future__ import annotations
@@ -290,7 +291,7 @@ def show(rows: list[dict], options: argparse.Namespace) -> None:
     """Markdown, as the README shows it."""
     reference = {row["net"]: row for row in rows if row["engine"] == PyTorch.title}
     titles = ("gradients: median", "least", "greatest", "ratio", "with update: median", "ratio", "differs by")
-    table = Table("net", f"engine ({options.threads} threads)", *titles, box=box.MARKDOWN)
+    table = Table("net", f"engine (threads: {options.threads})", *titles, box=box.MARKDOWN)
     for row in rows:
         peer = reference.get(row["net"])
         cells = [f"{row[f'gradients_{key}_ms']:.2f} ms" for key in SUMMARIES]
