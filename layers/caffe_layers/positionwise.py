@@ -67,12 +67,12 @@ def _weighed(losses, coefficient, ignored, gradient):
     if isinstance(coefficient, float):
         return float(np.add.reduce(losses, axis=None)) * coefficient
     # Not by np.dot: its BLAS would use threads of its own.
-    total = float(np.einsum("ns,ns->", losses, coefficient))
+    total = float(np.einsum("n,n->", losses.reshape(-1), coefficient.reshape(-1)))
     if ignored is not None and not np.isfinite(total):
         # Their coefficient is 0, but if their scores are NaN then so is what is multiplied with it.
         losses[ignored] = 0
         gradient.transpose(0, 2, 1)[ignored] = 0
-        total = float(np.einsum("ns,ns->", losses, coefficient))
+        total = float(np.einsum("n,n->", losses.reshape(-1), coefficient.reshape(-1)))
     return total
 
 

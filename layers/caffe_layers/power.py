@@ -9,12 +9,13 @@ def power(base, exponent, out=None):
     """``base ** exponent`` of an array of numbers, 0 or more, with 0 ** 0 = 1; keeps the dtype."""
     if exponent == 0.5:
         return np.sqrt(base, out=out)
-    if exponent in (1, 2, 3, 4):
-        result = np.copy(base) if out is None else out
-        np.copyto(result, base)
-        for _ in range(int(exponent) - 1):
+    if exponent in (2, 3, 4):
+        result = np.multiply(base, base, out=out)
+        for _ in range(int(exponent) - 2):
             result *= base
         return result
+    if exponent == 1:
+        return np.positive(base, out=out)
     return np.power(base, base.dtype.type(exponent), out=out)
 
 

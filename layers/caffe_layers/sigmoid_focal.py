@@ -63,14 +63,13 @@ def no_terms(x, weight, gradient, workspace, gamma):
     # Rounded from float64, since the power multiplies the relative error of p.
     e = np.exp(x, out=workspace.array("e", x.shape, x.dtype), dtype=np.float64, casting="same_kind")
     cross_entropy = np.log1p(e, out=x)
-    rest = np.add(e, 1, out=gradient)
-    np.divide(1, rest, out=rest)
-    p = np.multiply(e, rest, out=e)
+    whole = np.add(e, 1, out=gradient)
+    p = np.divide(e, whole, out=e)
+    np.divide(gamma, whole, out=gradient)  # gamma (1 - p)
+    gradient *= cross_entropy
+    gradient += p
     modulation = power(p, gamma, out=workspace.array("modulation", x.shape, x.dtype))
     modulation *= weight
-    rest *= gamma
-    rest *= cross_entropy
-    gradient += p
     gradient *= modulation
     cross_entropy *= modulation
     return cross_entropy

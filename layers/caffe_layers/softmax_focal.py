@@ -14,6 +14,8 @@ from caffe_layers.loss import ignore_label as ignore_label_parameter
 from caffe_layers.params import FRACTION_OR_WEIGHTS, INTEGER_FROM_0, NOT_NEGATIVE, Parameter, or_null
 from caffe_layers.power import onnx_power, power
 
+TINY = float(np.finfo(np.float64).tiny)
+
 
 def softmax_focal_loss(
     scores,
@@ -59,7 +61,7 @@ def _modulate(q, nll, gamma):
     nll / q goes to 1 with q to 0, so there is no negative power of q for any gamma.
     """
     modulation = power(q, gamma)
-    ratio = np.divide(nll, q, out=np.ones_like(q), where=q != 0)
+    ratio = (nll + TINY) / (q + TINY)
     return modulation * nll, modulation * (1 + gamma * (1 - q) * ratio)
 
 

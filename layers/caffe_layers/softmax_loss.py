@@ -55,16 +55,15 @@ def index_block(x, x_t, label, coefficient, gradient, place, probabilities, work
     by -log p_t.
     """
     flat, places = place
-    e, e_flat, e_places = gradient, flat, places
-    if modulate is not None:
-        # A power multiplies the relative error of 1 - p_t, so there the exponentials stay float64.
-        e = workspace.array("e", x.shape, np.dtype(np.float64))
-        n, channels, s = x.shape
-        e_flat, e_places = e.reshape(-1), (np.arange(n)[:, None] * channels + label) * s + np.arange(s)
-    np.exp(x, out=e, dtype=e.dtype)
+    e = np.exp(x, out=gradient)
     e_t = np.exp(x_t)
-    e_flat[e_places] = 0
+    flat[places] = 0
     others = sum_over_channels(e)
+    if modulate is not None and np.logical_or.reduce(others < e_t, axis=None):
+        # Where the label is likely, a power multiplies the relative error of 1 - p_t: then the block is float64.
+        e = np.exp(x, out=workspace.array("e", x.shape, np.dtype(np.float64)), dtype=np.float64)
+        np.put_along_axis(e, label[:, None], 0, axis=1)
+        others = sum_over_channels(e)
     total = others + e_t
     inverse = 1 / total
     losses = np.log1p(others / e_t)
