@@ -14,14 +14,18 @@ SAFE = 1e30
 _LARGEST = float(np.finfo(np.float64).max)
 _CHANNELS = 32
 """So many channels are summed before the sum goes on in float64."""
+_SMALL = 4096
+"""Up to so many values, the overhead of a call counts for more than what it does."""
 
 
 def sum_over_channels(values, factors=None):
     """The sums over the channels of n x C x s values, or of their products with factors: n x s, float64.
 
-    They are summed in the values' own dtype, in so many parts that no digits are lost.
+    Large ones are summed in the values' own dtype, in so many parts that no digits are lost.
     """
     n, channels, s = values.shape
+    if factors is None and values.size <= _SMALL:
+        return np.add.reduce(values, axis=1, dtype=np.float64)
     if s == 1:
         if factors is None:
             return np.einsum("ncs->ns", values).astype(np.float64)

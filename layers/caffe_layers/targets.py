@@ -123,7 +123,7 @@ class Labels:
         if self._ignore_label is not None:
             ignored = given == self._ignore_label
             ignored = ignored if ignored.any() else None
-        label = given.astype(np.intp)
+        label = given.astype(np.intp, copy=ignored is not None)
         if ignored is not None:
             label *= ~ignored
         # As unsigned numbers, those below 0 are above all classes.
