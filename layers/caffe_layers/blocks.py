@@ -17,11 +17,14 @@ import numpy as np
 from caffe_layers.layer import ParameterError
 
 BLOCK = 1 << 16
-"""Elements of a block for one thread: what is computed from them stays in a core's cache."""
-SHARED_BLOCKS = 2
-"""Times BLOCK: the largest block for several threads, which would hand Python's lock to and fro for smaller ones."""
-COMPILED_BLOCKS = 16
-"""Times BLOCK: the same for compiled code, which does its own work in smaller steps."""
+"""Elements of a block, at least: for fewer, calls cost more than what they do."""
+LARGEST, LARGEST_ALONE, LARGEST_COMPILED = 8, 2, 16
+"""Times BLOCK: at most. Several threads hand Python's lock to and fro between calls, so they want long ones; for one
+thread, what is computed from a block is to stay in the cache. Compiled code does its own work in smaller steps."""
+TURNS = 16
+"""So many blocks a thread, at least, which keeps the memory that they work in small beside the scores."""
+RUN = 1 << 14
+"""Elements next to each other in memory that a block is to have, where there are so many: shorter runs cost twice."""
 
 
 def threads():
@@ -57,6 +60,16 @@ def cut(layout, size):
     ]
 
 
+def _block_size(layout, elements, number, compiled):
+    """The elements of a block where ``number`` threads work."""
+    if compiled:
+        return min(max(BLOCK, elements // number), LARGEST_COMPILED * BLOCK)
+    size = min(max(BLOCK, elements // (TURNS * number)), (LARGEST if number > 1 else LARGEST_ALONE) * BLOCK)
+    if layout.inner == 1:
+        return size
+    return max(size, min(RUN * layout.channels, LARGEST * BLOCK, 4 * size))
+
+
 class Workspace:
     """Memory for what is computed on the way, kept from block to block and from call to call; one for each thread."""
 
@@ -87,9 +100,7 @@ def run(layout, workspace, work, compiled=False):
     if elements <= BLOCK:
         return [work(Block(slice(0, layout.outer), slice(0, layout.inner)), workspace)] if elements else []
     number = threads()
-    largest = COMPILED_BLOCKS if compiled else SHARED_BLOCKS if number > 1 else 1
-    size = min(max(BLOCK, elements // number), largest * BLOCK)
-    blocks = cut(layout, size)
+    blocks = cut(layout, _block_size(layout, elements, number, compiled))
     number = min(number, len(blocks))
     if number == 1:
         return [work(block, workspace) for block in blocks]

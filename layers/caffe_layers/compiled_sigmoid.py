@@ -8,7 +8,7 @@ from caffe_layers.compiled_math import exp, f, function, log1p_of_fraction, loop
 
 __all__ = ["block", "serves"]
 
-_CHUNK = 4096
+_CHUNK = 1024
 _ONES = np.ones(_CHUNK, np.float32)
 _TINY = np.finfo(np.float32).tiny
 

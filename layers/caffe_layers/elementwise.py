@@ -1,28 +1,17 @@
 """Losses with one term per element: targets, the sum over elements and its normalisation.
 
-The sigmoid losses differ in two small functions, each of a block of n x C x s elements:
-
-``no_terms(x, weight, gradient, workspace) -> losses``
-    the terms of the target t = 0. That of t = 1 is the same at -x, so these serve all targets that say yes or no, as
-    long as no exp(x) comes near the ends of float32;
-``terms(distance, u, sides, weight, gradient, workspace) -> losses``
-    the terms of any t in [0, 1] at any x; it may write to distance and u. They depend on x and t by way of
-    ``distance``, which is |x|, and u, which is t where x < 0 and 1 - t elsewhere: how far the target is from the side
-    that the score is on. In these nothing overflows or cancels. ``sides`` are u and 1 - u, the one of them that is t
-    multiplied by pos_weight; None where there is no pos_weight.
-
-The losses are multiplied by ``weight`` (an array that broadcasts with x, or a number), and so is the derivative, by x
-or by |x|, that is written to ``gradient``.
+The sigmoid losses differ in their :class:`Formulas`, small functions of a block of n x C x s elements.
 """
 
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 
 import numpy as np
 
 from caffe_layers import normalization
-from caffe_layers.blocks import run
+from caffe_layers.blocks import Workspace, run
 from caffe_layers.loss import AXIS, CLASS_WEIGHT, ignore_label
 from caffe_layers.params import BELOW_ONE, INTEGER_FROM_0, WEIGHT_OR_WEIGHTS, Parameter, choice, or_null
 from caffe_layers.sigmoid import write_sigmoid
@@ -47,8 +36,28 @@ PARAMETERS = (
 )
 
 
-def evaluate(params, arrays, workspace, no_terms, terms, dtype, alpha=None, class_factor=None, compiled=None):
-    """The loss, as ``LossLayer.evaluate``, computed in ``dtype``.
+class Formulas(namedtuple("Formulas", "no_terms rough_no_terms terms linear dtype")):
+    """What a loss is, in two functions and a variant.
+
+    ``no_terms(x, weight, losses, gradient, workspace) -> losses``
+        the terms of the target t = 0, written to ``losses``, which may be x. That of t = 1 is the same at -x, so these
+        serve all targets that say yes or no, as long as no exp(x) comes near the ends of float32;
+    ``rough_no_terms``
+        the same, with errors that are lost in a sum of many losses of like size;
+    ``terms(distance, u, sides, weight, gradient, workspace) -> losses``
+        the terms of any t in [0, 1] at any x; it may write to distance and u. They depend on x and t by way of
+        ``distance``, which is |x|, and u, which is t where x < 0 and 1 - t elsewhere: how far the target is from the
+        side that the score is on. In these nothing overflows or cancels. ``sides`` are u and 1 - u, the one of them
+        that is t multiplied by pos_weight; None where there is no pos_weight.
+
+    The losses are multiplied by ``weight`` (an array that broadcasts with x, or a number), and so is the derivative, by
+    x or by |x|, that is written to ``gradient``. ``linear`` says that the loss of the target t is that of 0 minus t x,
+    so that no_terms serves soft targets too. All is computed in ``dtype``.
+    """
+
+
+def evaluate(params, arrays, workspace, formulas, alpha=None, class_factor=None, compiled=None):
+    """The loss, as ``LossLayer.evaluate``.
 
     ``compiled(x, t, pos_weight, weight, alpha, gradient, workspace)``, where it is given, does blocks of ordinary
     numbers: it gives the sum of their losses, or what is not finite.
@@ -57,11 +66,11 @@ def evaluate(params, arrays, workspace, no_terms, terms, dtype, alpha=None, clas
     multiplies the terms of each class as class_weight does, but does not count for WEIGHT.
     """
     layout, mode = arrays.layout, normalization.mode(params, "BATCH_SIZE")
+    dtype = np.dtype(formulas.dtype)
     read = _Index if params["target"] == "index" else _Dense
     target = read(params, arrays, dtype)
     known = {"FULL": layout.positions * layout.channels, "BATCH_SIZE": layout.shape[0], "NONE": 1}
     factor = float(normalization.factor(mode, known[mode] if mode in known else target.count(mode, workspace)))
-    dtype = np.dtype(dtype)
     class_factor = per_class("alpha", class_factor, layout.channels, dtype)
     pos_weight = per_class("pos_weight", params["pos_weight"], layout.channels, dtype)
 
@@ -79,20 +88,19 @@ def evaluate(params, arrays, workspace, no_terms, terms, dtype, alpha=None, clas
                 return total
         gradient = result if x.dtype == dtype else own.array("gradient", x.shape, dtype)
         x = x.astype(dtype, copy=False)
-        t, yes_or_no, ignored = target.read(block, own)
+        t, yes, ignored = target.read(block, own)
         weight = _product(factor, target.class_weight, class_factor, target.weights_of(block))
-        losses = None
-        if yes_or_no:
-            of_no = weight if alpha is None else weight * (1 - alpha)
-            of_yes = _product(weight, 1 if alpha is None else alpha, pos_weight)
-            losses = _yes_or_no(x, t, of_no, of_yes, no_terms, gradient, own)
-        if losses is None:
-            if alpha is not None:
-                alpha_t = np.multiply(t, 2 * alpha - 1, out=own.array("weight", x.shape, dtype))
-                alpha_t += 1 - alpha
-                weight = np.multiply(alpha_t, weight, out=alpha_t)
-            losses = _any_target(x, t, pos_weight, weight, terms, gradient, own)
-        total = _sum(losses, ignored, gradient)
+        total = None
+        if -_LARGE < np.minimum.reduce(x, axis=None) and np.maximum.reduce(x, axis=None) < _LARGE:
+            if yes is not None:
+                of_no = weight if alpha is None else weight * (1 - alpha)
+                of_yes = _product(weight, 1 if alpha is None else alpha, pos_weight)
+                answers, where = (_many_yeses, t) if yes is MANY else (_few_yeses, yes)
+                total = answers(x, where, of_no, of_yes, ignored, formulas, gradient, own)
+            elif formulas.linear and ignored is alpha is pos_weight is None and isinstance(weight, float):
+                total = _linear(x, t, weight, formulas, gradient, own)
+        if total is None:
+            total = _any_target(x, t, alpha, pos_weight, weight, ignored, formulas, gradient, own)
         if gradient is not result:
             np.copyto(result, gradient, casting="same_kind")
         return total
@@ -100,19 +108,56 @@ def evaluate(params, arrays, workspace, no_terms, terms, dtype, alpha=None, clas
     return sum(run(layout, workspace, work, compiled is not None), 0.0)
 
 
-def _is_yes_or_no(t, workspace):
+MANY = "many"
+"""What stands for the places of the ones among targets that are 0 or 1, where it would take too long to list them."""
+_FEW, _SMALL = 8, 4096
+"""Up to one in so many is few, of more targets than these."""
+_ALIKE = 16
+"""Losses are of like size where none is more than one in so many of their sum."""
+
+
+def _yeses(t, workspace):
+    """Where t, of which all others are 0, is 1: the places in the flat block, or MANY; None: it has other values."""
     first = t[:1, :8, :8]
     if not ((first == 0) | (first == 1)).all():  # a quick no
-        return False
-    mask = workspace.array("yes", t.shape, np.dtype(bool))
-    number = np.count_nonzero(np.equal(t, 1, out=mask))
-    return np.count_nonzero(np.not_equal(t, 0, out=mask)) == number
-
-
-def _yes_or_no(x, t, of_no, of_yes, no_terms, gradient, workspace):
-    """The losses of targets that are 0 or 1, or None where the scores are too large for :func:`evaluate`'s no_terms."""
-    if not (-_LARGE < np.minimum.reduce(x, axis=None) and np.maximum.reduce(x, axis=None) < _LARGE):
         return None
+    mask = workspace.array("yes", t.shape, np.dtype(bool))
+    number = np.count_nonzero(np.not_equal(t, 0, out=mask))
+    if number * _FEW > t.size or t.size <= _SMALL:
+        return MANY if np.count_nonzero(np.equal(t, 1, out=mask)) == number else None
+    places = np.flatnonzero(mask)
+    flat, index = _at(t, places)
+    return places if (flat[index] == 1).all() else None
+
+
+def _at(block, places):
+    """(array, index) of these places in a block, which may be a part of a larger array."""
+    if block.flags.c_contiguous:
+        return block.reshape(-1), places
+    return block, np.unravel_index(places, block.shape)
+
+
+def _few_yeses(x, places, of_no, of_yes, ignored, formulas, gradient, workspace):
+    """The sum of the losses of targets that are 1 at ``places`` and 0 elsewhere: of 0 everywhere, then of those."""
+    for no_terms in (formulas.rough_no_terms, formulas.no_terms):
+        losses = no_terms(x, of_no, workspace.array("losses", x.shape, x.dtype), gradient, workspace)
+        flat, index = _at(x, places)
+        opposite = -flat[index]
+        weight = of_yes
+        if not isinstance(weight, float):
+            weight = np.broadcast_to(weight, x.shape)[np.unravel_index(places, x.shape)]
+        slope = np.empty_like(opposite)
+        losses.reshape(-1)[places] = formulas.no_terms(opposite, weight, opposite, slope, Workspace())
+        flat, index = _at(gradient, places)
+        flat[index] = -slope
+        total = _sum(losses, ignored, gradient)
+        if _are_alike(losses, total):
+            break
+    return total
+
+
+def _many_yeses(x, t, of_no, of_yes, ignored, formulas, gradient, workspace):
+    """That of targets that are 0 or 1: those of 0, of scores whose sign is changed where the target is 1."""
     integer, shift, sign = _BITS[x.dtype.itemsize]
     # The bits of 1 and of 0 differ in some that are next to the sign's.
     flip = np.left_shift(t.view(integer), shift, out=workspace.array("flip", x.shape, integer))
@@ -123,14 +168,30 @@ def _yes_or_no(x, t, of_no, of_yes, no_terms, gradient, workspace):
     if of_yes is not of_no:
         weight = np.multiply(t, of_yes - of_no, out=workspace.array("weight", x.shape, x.dtype))
         weight += of_no
-    losses = no_terms(z, weight, gradient, workspace)
+    losses = formulas.no_terms(z, weight, z, gradient, workspace)
     bits = gradient.view(integer)
     np.bitwise_xor(bits, flip, out=bits)
-    return losses
+    return _sum(losses, ignored, gradient)
 
 
-def _any_target(x, t, pos_weight, weight, terms, gradient, workspace):
-    """The losses of targets in [0, 1], of any scores."""
+def _linear(x, t, weight, formulas, gradient, workspace):
+    """That of soft targets where the loss is linear in t, or None where digits would cancel."""
+    losses = formulas.no_terms(x, 1.0, workspace.array("losses", x.shape, x.dtype), gradient, workspace)
+    of_no = _total(losses)
+    total = of_no - float(np.add.reduce(np.multiply(t, x, out=losses), axis=None))
+    if not total > of_no / 4:
+        return None
+    gradient -= t
+    gradient *= weight
+    return total * weight
+
+
+def _any_target(x, t, alpha, pos_weight, weight, ignored, formulas, gradient, workspace):
+    """That of targets in [0, 1], of any scores."""
+    if alpha is not None:
+        alpha_t = np.multiply(t, 2 * alpha - 1, out=workspace.array("weight", x.shape, x.dtype))
+        alpha_t += 1 - alpha
+        weight = np.multiply(alpha_t, weight, out=alpha_t)
     integer, _, sign = _BITS[x.dtype.itemsize]
     bits = x.view(integer)
     distance = np.abs(x, out=workspace.array("distance", x.shape, x.dtype))
@@ -140,11 +201,11 @@ def _any_target(x, t, pos_weight, weight, terms, gradient, workspace):
     sides = None
     if pos_weight is not None:
         sides = u * np.where(above, x.dtype.type(1), pos_weight), (1 - u) * np.where(above, pos_weight, x.dtype.type(1))
-    losses = terms(distance, u, sides, weight, gradient, workspace)
+    losses = formulas.terms(distance, u, sides, weight, gradient, workspace)
     flip = np.bitwise_and(bits, sign, out=workspace.array("u", x.shape, integer))
     bits = gradient.view(integer)
     np.bitwise_xor(bits, flip, out=bits)
-    return losses
+    return _sum(losses, ignored, gradient)
 
 
 def _sum(losses, ignored, gradient):
@@ -152,7 +213,7 @@ def _sum(losses, ignored, gradient):
     if ignored is not None:
         losses *= ~ignored
         gradient *= ~ignored
-    total = float(np.add.reduce(losses, axis=None))
+    total = _total(losses)
     if not math.isfinite(total):
         if ignored is not None:
             ignored = np.broadcast_to(ignored, losses.shape)
@@ -161,6 +222,18 @@ def _sum(losses, ignored, gradient):
         # pos_weight and the like may take a loss beyond what the dtype holds.
         total = float(np.minimum(losses, np.finfo(losses.dtype).max).sum(dtype=np.float64))
     return total
+
+
+def _total(losses):
+    """The sum, in float64 where one is so large that the others would lose their digits beside it."""
+    total = float(np.add.reduce(losses, axis=None))
+    if _are_alike(losses, total):
+        return total
+    return float(np.add.reduce(losses, axis=None, dtype=np.float64))
+
+
+def _are_alike(losses, total):
+    return losses.size > _SMALL and np.maximum.reduce(losses, axis=None) <= total / _ALIKE
 
 
 def _product(*values):
@@ -183,15 +256,17 @@ class _Index:
         self.no, self.yes = params["label_smoothing"] / 2, 1 - params["label_smoothing"] / 2
 
     def read(self, block, workspace):
-        """(t, whether it is 0 or 1 everywhere, the mask of ignored elements or None)"""
+        """(t, the :func:`_yeses` of it, the mask of ignored elements or None)"""
         label, ignored = self.labels.read(block)
         channel, named = self.labels.channels(label, ignored)
         n, s = label.shape
         t = workspace.array("target", (n, self.layout.channels, s), self.dtype)
         t[...] = self.no
         places = (np.arange(n)[:, None] * self.layout.channels + channel) * s + np.arange(s)
-        t.reshape(-1)[places if named is None else places[named]] = self.yes
-        return t, self.no == 0, None if ignored is None else ignored[:, None]
+        places = places.reshape(-1) if named is None else places[named]
+        t.reshape(-1)[places] = self.yes
+        yes = None if self.no else MANY if places.size * _FEW > t.size or t.size <= _SMALL else places
+        return t, yes, None if ignored is None else ignored[:, None]
 
     def unchecked(self, block, workspace):
         """(t, the mask of ignored elements or None)"""
@@ -235,16 +310,17 @@ class _Dense:
         return self.layout.channelwise(weights)
 
     def read(self, block, workspace):
-        """(t, whether it is 0 or 1 everywhere, the mask of ignored elements or None)"""
+        """(t, the :func:`_yeses` of it, the mask of ignored elements or None)"""
         epsilon = self.params["label_smoothing"]
         if self.params["ignore_label"] is None and not epsilon:
             t = self.targets.unchecked(block)
-            if t is not None and _is_yes_or_no(t, workspace):
-                return t, True, None
+            yes = None if t is None else _yeses(t, workspace)
+            if yes is not None:
+                return t, yes, None
         t, ignored = self.targets.read(block)
         if epsilon:
-            return t * t.dtype.type(1 - epsilon) + t.dtype.type(epsilon / 2), False, ignored
-        return t, _is_yes_or_no(t, workspace), ignored
+            return t * t.dtype.type(1 - epsilon) + t.dtype.type(epsilon / 2), None, ignored
+        return t, _yeses(t, workspace), ignored
 
     def unchecked(self, block, workspace):
         """(t, the mask of ignored elements or None); where nothing is done to t, its range has not been checked."""

@@ -50,10 +50,10 @@ def sigmoid_cross_entropy_loss(
     )
 
 
-def no_terms(x, weight, gradient, workspace):
+def no_terms(x, weight, losses, gradient, workspace):
     """loss = log(1 + exp(x)), dloss/dx = p; see elementwise.py."""
     e = np.exp(x, out=workspace.array("e", x.shape, x.dtype))
-    losses = np.log1p(e, out=x)
+    np.log1p(e, out=losses)
     np.add(e, 1, out=gradient)
     np.divide(e, gradient, out=gradient)
     return _weighed(losses, weight, gradient)
@@ -79,6 +79,10 @@ def terms(distance, u, sides, weight, gradient, workspace):
         np.divide(a - b * e, gradient, out=gradient)
     losses += distance
     return _weighed(losses, weight, gradient)
+
+
+def formulas(dtype):
+    return elementwise.Formulas(no_terms, no_terms, terms, True, dtype)
 
 
 def _weighed(losses, weight, gradient):
@@ -148,7 +152,7 @@ class SigmoidCrossEntropyLossLayer(LossLayer):
         dtype = arrays.scores.dtype
         fast = engine.compiled("caffe_layers.compiled_sigmoid", dtype)
         compiled = None if fast is None else partial(fast.block, gamma=0.0)
-        return elementwise.evaluate(params, arrays, workspace, no_terms, terms, dtype, compiled=compiled)
+        return elementwise.evaluate(params, arrays, workspace, formulas(dtype), compiled=compiled)
 
     def onnx(self, op, scores, labels, weights=None):
         return elementwise_onnx.onnx_loss(op, self, scores, labels, weights, onnx_terms)

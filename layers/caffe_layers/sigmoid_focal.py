@@ -58,21 +58,24 @@ def sigmoid_focal_loss(
     )
 
 
-def no_terms(x, weight, gradient, workspace, gamma):
-    """loss = p^gamma B, dloss/dx = p^gamma (p + gamma (1 - p) B), B = log(1 + exp(x)); see elementwise.py."""
-    # Rounded from float64, since the power multiplies the relative error of p.
-    e = np.exp(x, out=workspace.array("e", x.shape, x.dtype), dtype=np.float64, casting="same_kind")
-    cross_entropy = np.log1p(e, out=x)
+def no_terms(x, weight, losses, gradient, workspace, gamma, exp_dtype=np.float64):
+    """loss = p^gamma B, dloss/dx = p^gamma (p + gamma (1 - p) B), B = log(1 + exp(x)); see elementwise.py.
+
+    The power multiplies the relative error of exp, which is therefore rounded from float64, unless ``exp_dtype`` says
+    otherwise.
+    """
+    e = np.exp(x, out=workspace.array("e", x.shape, x.dtype), dtype=exp_dtype, casting="same_kind")
+    np.log1p(e, out=losses)
     whole = np.add(e, 1, out=gradient)
     p = np.divide(e, whole, out=e)
     np.divide(gamma, whole, out=gradient)  # gamma (1 - p)
-    gradient *= cross_entropy
+    gradient *= losses
     gradient += p
     modulation = power(p, gamma, out=workspace.array("modulation", x.shape, x.dtype))
     modulation *= weight
     gradient *= modulation
-    cross_entropy *= modulation
-    return cross_entropy
+    losses *= modulation
+    return losses
 
 
 def terms(distance, u, sides, weight, gradient, workspace, gamma):
@@ -108,6 +111,15 @@ def terms(distance, u, sides, weight, gradient, workspace, gamma):
     gradient *= modulation
     cross_entropy *= modulation
     return cross_entropy
+
+
+def formulas(gamma, dtype):
+    if gamma == 0:
+        return sigmoid_cross_entropy.formulas(dtype)
+    if gamma > 2:  # The power multiplies the relative error of its base: here that is too much for float32.
+        dtype = np.float64
+    rough = partial(no_terms, gamma=gamma, exp_dtype=None)
+    return elementwise.Formulas(partial(no_terms, gamma=gamma), rough, partial(terms, gamma=gamma), False, dtype)
 
 
 def onnx_terms(op, x, t, pos_weight, alpha, gamma):
@@ -176,15 +188,10 @@ class SigmoidFocalLossLayer(LossLayer):
     @classmethod
     def evaluate(cls, params, arrays, workspace):
         alpha, class_factor = _split(params["alpha"])
-        gamma = params["gamma"]
-        functions = sigmoid_cross_entropy.no_terms, sigmoid_cross_entropy.terms
-        if gamma:
-            functions = partial(no_terms, gamma=gamma), partial(terms, gamma=gamma)
-        # The power multiplies the relative error of its base: above the paper's gamma that is too much for float32.
-        dtype = np.float64 if gamma > 2 else arrays.scores.dtype
-        fast = engine.compiled("caffe_layers.compiled_sigmoid", arrays.scores.dtype)
+        gamma, dtype = params["gamma"], arrays.scores.dtype
+        fast = engine.compiled("caffe_layers.compiled_sigmoid", dtype)
         compiled = partial(fast.block, gamma=gamma) if fast is not None and fast.serves(gamma) else None
-        return elementwise.evaluate(params, arrays, workspace, *functions, dtype, alpha, class_factor, compiled)
+        return elementwise.evaluate(params, arrays, workspace, formulas(gamma, dtype), alpha, class_factor, compiled)
 
     def onnx(self, op, scores, labels, weights=None):
         number, factors = _split(self.params["alpha"])

@@ -92,6 +92,25 @@ def test_the_sigmoid_losses_of_soft_targets_are_exact_to_their_largest_term(name
         _check(getattr(F, name), row, target_row, _the_loss, gradient_term)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, None], ids=["no yes", "few yes", "many yes", "soft targets"])
+@pytest.mark.parametrize("outlier", [None, -2.0], ids=["alike", "one of weight"])
+@pytest.mark.parametrize("shape", [(300, 40), (2, 40, 90, 5)])
+@pytest.mark.parametrize("name", ["sigmoid_cross_entropy_loss", "sigmoid_focal_loss"])
+def test_the_sigmoid_losses_of_thousands_are_as_exact(name, shape, outlier, share):
+    rng = np.random.RandomState(6)
+    t = rng.rand(*shape).astype(np.float32) if share is None else (rng.rand(*shape) < share).astype(np.float32)
+    x = (rng.randn(*shape) * 3).astype(np.float32)
+    if outlier is not None:
+        x = np.where(t > 0.5, np.float32(20), np.float32(-20)) + x
+        x.flat[0], t.flat[0] = outlier, 0
+    loss, gradient = getattr(F, name)(x, t)
+    exact, exact_gradient = getattr(F, name)(x.astype(np.float64), t)
+    assert loss == pytest.approx(exact, rel=4 * EPSILON)
+    # The gradient of a soft target is a difference of terms up to 1; else it has but one.
+    terms = np.abs(exact_gradient) if share is not None else np.abs(exact_gradient) + 1 / len(x)
+    assert (np.abs(gradient - exact_gradient) <= 16 * EPSILON * terms + SMALLEST).all()
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_probabilities_are_exact_to_the_largest_of_them(scale):
     x, _ = _scores(7, scale, 4)
