@@ -21,8 +21,8 @@ BLOCK = 1 << 16
 LARGEST, LARGEST_ALONE, LARGEST_COMPILED = 8, 2, 16
 """Times BLOCK: at most. Several threads hand Python's lock to and fro between calls, so they want long ones; for one
 thread, what is computed from a block is to stay in the cache. Compiled code does its own work in smaller steps."""
-TURNS = 16
-"""So many blocks a thread, at least, which keeps the memory that they work in small beside the scores."""
+PART = 4
+"""All threads' blocks together are at most one in so many of the scores, or of as many as they keep arrays for."""
 RUN = 1 << 14
 """Elements next to each other in memory that a block is to have, where there are so many: shorter runs cost twice."""
 
@@ -49,6 +49,13 @@ class Block(namedtuple("Block", "rows columns")):
         return None if array is None else array[self.rows, self.columns]
 
 
+def flat_index(block, places):
+    """(array, index) of the places of a flat block, which may be a part of a larger array."""
+    if block.flags.c_contiguous:
+        return block.reshape(-1), places
+    return block, np.unravel_index(places, block.shape)
+
+
 def cut(layout, size):
     """The blocks of about ``size`` elements that cover the layout, in the order of memory."""
     columns = max(1, min(layout.inner, size // layout.channels))
@@ -60,11 +67,12 @@ def cut(layout, size):
     ]
 
 
-def _block_size(layout, elements, number, compiled):
+def _block_size(layout, elements, number, arrays, compiled):
     """The elements of a block where ``number`` threads work."""
     if compiled:
         return min(max(BLOCK, elements // number), LARGEST_COMPILED * BLOCK)
-    size = min(max(BLOCK, elements // (TURNS * number)), (LARGEST if number > 1 else LARGEST_ALONE) * BLOCK)
+    largest = LARGEST if number > 1 else LARGEST_ALONE
+    size = min(max(BLOCK, elements // (PART * arrays * number)), largest * BLOCK)
     if layout.inner == 1:
         return size
     return max(size, min(RUN * layout.channels, LARGEST * BLOCK, 4 * size))
@@ -91,16 +99,17 @@ class Workspace:
         return self._of_threads[number]
 
 
-def run(layout, workspace, work, compiled=False):
+def run(layout, workspace, work, arrays=1, compiled=False):
     """The results of ``work(block, workspace)`` for all blocks, in their order, whichever threads do them.
 
-    ``compiled`` says that the work is mostly compiled code. Where blocks raise errors, the first one's is raised.
+    ``arrays`` says how many arrays as large as the block the work needs beside what it is given, and ``compiled`` that
+    it is mostly compiled code. Where blocks raise errors, the first one's is raised.
     """
     elements = layout.outer * layout.channels * layout.inner
     if elements <= BLOCK:
         return [work(Block(slice(0, layout.outer), slice(0, layout.inner)), workspace)] if elements else []
     number = threads()
-    blocks = cut(layout, _block_size(layout, elements, number, compiled))
+    blocks = cut(layout, _block_size(layout, elements, number, arrays, compiled))
     number = min(number, len(blocks))
     if number == 1:
         return [work(block, workspace) for block in blocks]

@@ -49,10 +49,11 @@ def cross_entropy_loss(
     )
 
 
-def index_block(p, p_t, label, coefficient, gradient, place, probabilities, workspace):
+def index_block(p, of_label, label, coefficient, gradient, place, probabilities, workspace):
     """l = -log max(p_t, floor), dl/dp_t = -1 / max(p_t, floor); see positionwise.py."""
+    scores, places = of_label
+    p_t = np.maximum(scores.take(places).astype(np.float64), FLOOR)
     flat, places = place
-    p_t = np.maximum(p_t, FLOOR)
     gradient[...] = 0
     flat[places] = -coefficient / p_t
     return -np.log(p_t)
@@ -61,9 +62,9 @@ def index_block(p, p_t, label, coefficient, gradient, place, probabilities, work
 def dense_block(p, target, coefficient, gradient, probabilities, workspace):
     """l = -sum_c t_c log max(p_c, floor), dl/dp_c = -t_c / max(p_c, floor); see positionwise.py."""
     floored = np.maximum(p, p.dtype.type(FLOOR), out=workspace.array("floored", p.shape, p.dtype))
-    losses = -sum_over_channels(np.log(floored, out=gradient), target)
+    losses = -sum_over_channels(np.log(floored, out=gradient), target.values)
     coefficient = np.broadcast_to(coefficient, losses.shape)
-    np.multiply(target, -coefficient[:, None].astype(p.dtype), out=gradient)
+    np.multiply(target.values, -coefficient[:, None].astype(p.dtype), out=gradient)
     gradient /= floored
     return losses
 

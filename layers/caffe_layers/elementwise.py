@@ -11,7 +11,7 @@ from collections import namedtuple
 import numpy as np
 
 from caffe_layers import normalization
-from caffe_layers.blocks import Workspace, run
+from caffe_layers.blocks import Workspace, flat_index, run
 from caffe_layers.loss import AXIS, CLASS_WEIGHT, ignore_label
 from caffe_layers.params import BELOW_ONE, INTEGER_FROM_0, WEIGHT_OR_WEIGHTS, Parameter, choice, or_null
 from caffe_layers.sigmoid import write_sigmoid
@@ -105,7 +105,7 @@ def evaluate(params, arrays, workspace, formulas, alpha=None, class_factor=None,
             np.copyto(result, gradient, casting="same_kind")
         return total
 
-    return sum(run(layout, workspace, work, compiled is not None), 0.0)
+    return sum(run(layout, workspace, work, arrays=4, compiled=compiled is not None), 0.0)
 
 
 MANY = "many"
@@ -126,29 +126,22 @@ def _yeses(t, workspace):
     if number * _FEW > t.size or t.size <= _SMALL:
         return MANY if np.count_nonzero(np.equal(t, 1, out=mask)) == number else None
     places = np.flatnonzero(mask)
-    flat, index = _at(t, places)
+    flat, index = flat_index(t, places)
     return places if (flat[index] == 1).all() else None
-
-
-def _at(block, places):
-    """(array, index) of these places in a block, which may be a part of a larger array."""
-    if block.flags.c_contiguous:
-        return block.reshape(-1), places
-    return block, np.unravel_index(places, block.shape)
 
 
 def _few_yeses(x, places, of_no, of_yes, ignored, formulas, gradient, workspace):
     """The sum of the losses of targets that are 1 at ``places`` and 0 elsewhere: of 0 everywhere, then of those."""
     for no_terms in (formulas.rough_no_terms, formulas.no_terms):
         losses = no_terms(x, of_no, workspace.array("losses", x.shape, x.dtype), gradient, workspace)
-        flat, index = _at(x, places)
+        flat, index = flat_index(x, places)
         opposite = -flat[index]
         weight = of_yes
         if not isinstance(weight, float):
             weight = np.broadcast_to(weight, x.shape)[np.unravel_index(places, x.shape)]
         slope = np.empty_like(opposite)
         losses.reshape(-1)[places] = formulas.no_terms(opposite, weight, opposite, slope, Workspace())
-        flat, index = _at(gradient, places)
+        flat, index = flat_index(gradient, places)
         flat[index] = -slope
         total = _sum(losses, ignored, gradient)
         if _are_alike(losses, total):

@@ -2,11 +2,11 @@
 
 The softmax losses and the cross-entropy of probabilities differ only in two small functions each:
 
-``index_block(x, x_t, label, coefficient, gradient, place, probabilities, workspace) -> losses``
-    the loss of a position is l(x, label), where ``label`` (n x s) is the channel and ``x_t`` (float64) its score;
-    ``place`` says where the labelled elements are in ``gradient``: a view of one dimension, and places in it;
+``index_block(x, of_label, label, coefficient, gradient, place, probabilities, workspace) -> losses``
+    the loss of a position is l(x, label), where ``label`` (n x s) is the channel; ``of_label`` and ``place`` say where
+    the labelled elements are in the scores and in ``gradient``: a view of one dimension, and places in it;
 ``dense_block(x, target, coefficient, gradient, probabilities, workspace) -> losses``
-    the loss of a position is l(x, target), where ``target`` (n x C x s) weighs each channel.
+    the loss of a position is l(x, target), where ``target`` (a :class:`BlockTarget`) weighs each channel.
 
 ``x`` is an n x C x s block of scores, the losses are n x s, float64. Both write coefficient x dl/dx to ``gradient``,
 and the probabilities where those are not None; ``coefficient`` is n x s or a number.
@@ -15,11 +15,12 @@ and the probabilities where those are not None; ``coefficient`` is n x s or a nu
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 
 import numpy as np
 
 from caffe_layers import normalization
-from caffe_layers.blocks import run
+from caffe_layers.blocks import flat_index, run
 from caffe_layers.loss import AXIS, CLASS_WEIGHT, ignore_label
 from caffe_layers.params import BELOW_ONE, INTEGER_FROM_0, Parameter, choice, or_null
 from caffe_layers.softmax import sum_over_channels, write_softmax
@@ -52,8 +53,57 @@ def evaluate(params, arrays, workspace, index_block, dense_block, class_factor=N
         target = _Dense(params, arrays, dense_block, compiled)
     known = {"FULL": layout.positions, "BATCH_SIZE": layout.outer, "NONE": 1}
     factor = normalization.factor(mode, known[mode] if mode in known else target.count(mode, workspace))
-    results = run(layout, workspace, lambda block, own: target.evaluate(block, factor, own), compiled is not None)
+    results = run(
+        layout, workspace, lambda block, own: target.evaluate(block, factor, own), compiled=compiled is not None
+    )
     return float(factor) * sum(results)
+
+
+_FEW, _SMALL = 8, 4096
+"""Up to one in so many is few, of more targets than these."""
+
+
+class BlockTarget(namedtuple("BlockTarget", "values places")):
+    """What weighs the channels of a block: n x C x s values. Where few are not 0, ``places`` has their flat places."""
+
+    def number(self, is_label):
+        """How many of each position are not 0, of which ``is_label`` is the mask: n x s."""
+        return np.add.reduce(is_label, axis=1, dtype=np.float64) if self.places is None else self._sums(None)
+
+    def mass(self):
+        """sum_c t_c, n x s"""
+        return sum_over_channels(self.values) if self.places is None else self._sums(self._few(self.values))
+
+    def times(self, x):
+        """sum_c t_c x_c, n x s"""
+        if self.places is None:
+            return sum_over_channels(self.values, x)
+        return self._sums(self._few(self.values) * self._few(x).astype(np.float64))
+
+    def write_gradient(self, e, inverse, coefficient):
+        """Make of exponentials and the inverse of their sums the gradient coefficient (e inverse sum_k t_k - t_c)."""
+        share = self.mass() * inverse
+        if self.places is None:
+            e *= share[:, None].astype(e.dtype)
+            e -= self.values
+            e *= coefficient[:, None].astype(e.dtype)
+            return
+        e *= (share * coefficient)[:, None].astype(e.dtype)
+        few = self._few(self.values) * coefficient.reshape(-1).take(self._positions())
+        flat, index = flat_index(e, self.places)
+        flat[index] -= few.astype(e.dtype)
+
+    def _few(self, block):
+        flat, index = flat_index(block, self.places)
+        return flat[index]
+
+    def _positions(self):
+        _, channels, s = self.values.shape
+        return self.places // channels if s == 1 else self.places // (channels * s) * s + self.places % s
+
+    def _sums(self, few):
+        n, _, s = self.values.shape
+        return np.bincount(self._positions(), few, n * s).reshape(n, s)
 
 
 def _with_probabilities(total, arrays, block, workspace):
@@ -104,12 +154,11 @@ class _Index:
         gradient = arrays.gradient_memory(block, workspace)
         if self.smoothing:
             target = self._smoothed(label, x.dtype, workspace)
-            losses = self.dense_block(x, target, coefficient * factor, gradient, p, workspace)
+            losses = self.dense_block(x, BlockTarget(target, None), coefficient * factor, gradient, p, workspace)
         else:
             places = arrays.layout.places(block, label)
-            x_t = arrays.scores.reshape(-1).take(places).astype(np.float64)
-            place = arrays.places_in(gradient, places, label)
-            losses = self.index_block(x, x_t, label, coefficient * factor, gradient, place, p, workspace)
+            of_label, place = (arrays.scores.reshape(-1), places), arrays.places_in(gradient, places, label)
+            losses = self.index_block(x, of_label, label, coefficient * factor, gradient, place, p, workspace)
         return _weighed(losses, coefficient, ignored, gradient)
 
     def _weight(self, block, label, ignored, of_label):
@@ -163,12 +212,12 @@ class _Dense:
             total = self.compiled.dense_block(arrays, block, t, weights, factor, by_number)
             if math.isfinite(total):
                 return _with_probabilities(total, arrays, block, workspace)
-        t, weighted, number, coefficient, ignored_elements, ignored = self._read(block, workspace)
+        t, target, number, coefficient, ignored_elements, ignored = self._read(block, workspace)
         if self.params["label_smoothing"]:
-            weighted = self._smoothed(t, number, ignored_elements)
+            target = BlockTarget(self._smoothed(t, number, ignored_elements), None)
         gradient = arrays.gradient_memory(block, workspace)
         x, p = block.of(arrays.scores), block.of(arrays.probabilities)
-        losses = self.dense_block(x, weighted, coefficient * factor, gradient, p, workspace)
+        losses = self.dense_block(x, target, coefficient * factor, gradient, p, workspace)
         return _weighed(losses, coefficient, ignored, gradient)
 
     def _plain(self):
@@ -178,18 +227,23 @@ class _Dense:
         return not changed and self.arrays.labels.dtype == self.arrays.scores.dtype
 
     def _read(self, block, workspace):
-        """(t, t x class weight, M or None, the positions' coefficient, the ignored elements and positions or None)"""
+        """(t, t x class weight, M or None, the positions' coefficient, the ignored elements and positions or None)
+
+        The second is a :class:`BlockTarget`.
+        """
         t, ignored_elements = self.targets.read(block)
         ignored = None if ignored_elements is None else ignored_elements.all(axis=1)
         coefficient = 1.0 if self.weights is None else block.of_positions(self.weights).astype(np.float64)
+        is_label = np.not_equal(t, 0, out=workspace.array("is_label", t.shape, np.dtype(bool)))
+        few = np.count_nonzero(is_label) * _FEW <= t.size and t.size > _SMALL
+        target = BlockTarget(
+            t if self.class_weight is None else t * self.class_weight, np.flatnonzero(is_label) if few else None
+        )
         number = None
         if self.params["target"] == "multi_label":
-            is_label = workspace.array("is_label", t.shape, t.dtype)
-            np.copyto(is_label, np.not_equal(t, 0, out=workspace.array("is_label", t.shape, np.dtype(bool))))
-            number = sum_over_channels(is_label)
+            number = target.number(is_label)
             coefficient = coefficient / np.maximum(number, 1)
-        weighted = t if self.class_weight is None else t * self.class_weight
-        return t, weighted, number, coefficient, ignored_elements, ignored
+        return t, target, number, coefficient, ignored_elements, ignored
 
     def _smoothed(self, t, number, ignored_elements):
         epsilon = self.params["label_smoothing"]
@@ -208,12 +262,12 @@ class _Dense:
         return sum(run(self.arrays.layout, workspace, lambda block, own: self._count(mode, block, own)))
 
     def _count(self, mode, block, workspace):
-        t, weighted, _, coefficient, _, ignored = self._read(block, workspace)
+        t, target, _, coefficient, _, ignored = self._read(block, workspace)
         n, _, s = t.shape
         if mode == "VALID":
             return n * s - (0 if ignored is None else np.count_nonzero(ignored))
         if mode == "WEIGHT":
-            return float((weighted.sum(axis=1, dtype=np.float64) * coefficient).sum())
+            return float((target.mass() * coefficient).sum())
         if self.params["target"] == "multi_label":
             return np.count_nonzero(t)
         foreground = t > 0

@@ -39,14 +39,13 @@ def sum_over_channels(values, factors=None):
     return total
 
 
-def outside(*values):
-    """The positions where one of the values is beyond what float32 holds with all digits, or NaN; None: none is."""
-    largest = values[0]
-    for value in values[1:]:
-        largest = np.maximum(largest, value)
-    if np.maximum.reduce(largest, axis=None, initial=0) < SAFE:
-        return None
-    return ~(largest < SAFE)
+def are_safe(largest, smallest, *others):
+    """Whether no value is beyond what float32 holds with all digits, or NaN."""
+    return (
+        np.minimum.reduce(smallest, axis=None, initial=1) > 1 / SAFE
+        and np.maximum.reduce(largest, axis=None, initial=0) < SAFE
+        and all(np.maximum.reduce(values, axis=None, initial=0) < SAFE for values in others)
+    )
 
 
 def shifted(scores, positions):
@@ -79,8 +78,8 @@ def write_softmax(x, p, workspace):
     np.exp(x, out=p)
     total = sum_over_channels(p)
     inverse = 1 / total
-    far = outside(total, inverse)
-    if far is not None:
+    if not are_safe(total, total):
+        far = ~((total < SAFE) & (total > 1 / SAFE))
         e = np.exp(shifted(x, far))
         p.transpose(0, 2, 1)[far] = e
         inverse[far] = 1 / e.sum(axis=1)

@@ -55,14 +55,19 @@ def softmax_focal_loss(
     )
 
 
-def _modulate(q, nll, gamma):
-    """With q = 1 - p_t and nll = -log p_t: q^gamma nll, and its derivative by nll, q^gamma (1 + gamma (1 - q) nll / q).
+def _modulate(q, ratio, nll, gamma):
+    """With q = 1 - p_t and nll = -log p_t: q^gamma nll, and its derivative by nll, q^gamma (1 + gamma p_t / q nll).
 
-    nll / q goes to 1 with q to 0, so there is no negative power of q for any gamma.
+    ``ratio`` is q / p_t. nll / ratio goes to 1 with q to 0, so there is no negative power of q for any gamma.
     """
     modulation = power(q, gamma)
-    ratio = (nll + TINY) / (q + TINY)
-    return modulation * nll, modulation * (1 + gamma * (1 - q) * ratio)
+    slope = nll + TINY
+    slope /= ratio + TINY
+    slope *= gamma
+    slope += 1
+    slope *= modulation
+    modulation *= nll
+    return modulation, slope
 
 
 def _onnx_modulate(op, q, nll, gamma):

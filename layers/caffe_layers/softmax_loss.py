@@ -6,7 +6,7 @@ import numpy as np
 
 from caffe_layers import engine, positionwise, positionwise_onnx
 from caffe_layers.loss import HIGHEST, LossLayer, loss_and_gradient, product
-from caffe_layers.softmax import SAFE, outside, shifted, sum_over_channels
+from caffe_layers.softmax import SAFE, are_safe, shifted, sum_over_channels
 
 
 def softmax_loss(
@@ -47,16 +47,17 @@ def softmax_loss(
     )
 
 
-def index_block(x, x_t, label, coefficient, gradient, place, probabilities, workspace, modulate=None):
+def index_block(x, of_label, label, coefficient, gradient, place, probabilities, workspace, modulate=None):
     """l = -log p_t, dl/dx_c = p_c - [c = t]; see positionwise.py.
 
     The sum over the others is taken without the label's own e_t, so that neither l = log1p(others / e_t) nor
-    1 - p_t = others / total cancels. ``modulate(1 - p_t, -log p_t)`` gives another function of them and its derivative
-    by -log p_t.
+    1 - p_t = others / total cancels. ``modulate(1 - p_t, others / e_t, -log p_t)`` gives another function of them and
+    its derivative by -log p_t.
     """
-    flat, places = place
     e = np.exp(x, out=gradient)
-    e_t = np.exp(x_t)
+    scores, places = of_label
+    e_t = np.exp(scores.take(places), dtype=np.float64)  # after the block's own exp, which has brought them near
+    flat, places = place
     flat[places] = 0
     others = sum_over_channels(e)
     if modulate is not None and np.logical_or.reduce(others < e_t, axis=None):
@@ -66,25 +67,27 @@ def index_block(x, x_t, label, coefficient, gradient, place, probabilities, work
         others = sum_over_channels(e)
     total = others + e_t
     inverse = 1 / total
-    losses = np.log1p(others / e_t)
-    far = outside(total, 1 / others, losses)
-    if far is not None:
-        others[far], total[far], losses[far] = _index_rows(x, label, e, e_t, far)
+    ratio = others / e_t
+    losses = np.log1p(ratio)
+    if not are_safe(total, others, losses):
+        far = ~((total < SAFE) & (others > 1 / SAFE) & (losses < SAFE))
+        others[far], total[far], ratio[far], losses[far] = _index_rows(x, label, e, e_t, far)
         inverse = 1 / total
     if probabilities is not None:
         np.multiply(e, inverse[:, None].astype(x.dtype), out=probabilities, casting="same_kind")
         np.put_along_axis(probabilities, label[:, None], (e_t * inverse)[:, None].astype(x.dtype), axis=1)
     scale = coefficient * inverse
     if modulate is not None:
-        losses, slope = modulate(others * inverse, losses)
+        losses, slope = modulate(others * inverse, ratio, losses)
         scale *= slope
     np.multiply(e, scale[:, None].astype(e.dtype), out=gradient, casting="same_kind")
-    flat[places] = scale * -others
+    others *= scale
+    flat[places] = np.negative(others, out=others)
     return losses
 
 
 def _index_rows(x, label, e, e_t, positions):
-    """(others, total, losses) of the positions in the mask by way of float64, their e and e_t put in place."""
+    """(others, total, ratio, losses) of the positions in the mask, in float64, their e and e_t put in place."""
     rows, label = shifted(x, positions), label[positions]
     labelled = np.arange(len(rows)), label
     below = rows[labelled]
@@ -93,8 +96,8 @@ def _index_rows(x, label, e, e_t, positions):
     rows[labelled] = 0
     e.transpose(0, 2, 1)[positions] = rows
     others = rows.sum(axis=1)
-    total = others + e_t[positions]
-    return others, total, np.where(others < 1, np.log1p(others / e_t[positions]), np.log(total) - below)
+    total, ratio = others + e_t[positions], others / e_t[positions]
+    return others, total, ratio, np.where(others < 1, np.log1p(ratio), np.log(total) - below)
 
 
 def dense_block(x, target, coefficient, gradient, probabilities, workspace):
@@ -102,13 +105,12 @@ def dense_block(x, target, coefficient, gradient, probabilities, workspace):
     e = np.exp(x, out=gradient)
     total = sum_over_channels(e)
     inverse = 1 / total
-    mass = sum_over_channels(target)
-    weighted = sum_over_channels(target, x)
+    mass, weighted = target.mass(), target.times(x)
     losses = mass * np.log(total) - weighted
     # Not where the difference is small beside its terms, or its terms beside the ends of float32.
     exact = ~(((losses >= mass + 0.5 * np.abs(weighted)) | (mass == 0)) & (np.maximum(total, inverse) < SAFE))
     if exact.any():
-        rows, t = shifted(x, exact), target.transpose(0, 2, 1)[exact].astype(np.float64)
+        rows, t = shifted(x, exact), target.values.transpose(0, 2, 1)[exact].astype(np.float64)
         e_rows = np.exp(rows)
         tail = np.where(rows == 0, 0, e_rows).sum(axis=1) + (np.count_nonzero(rows == 0, axis=1) - 1)
         losses[exact] = t.sum(axis=1) * np.log1p(tail) - np.einsum("nc,nc->n", t, rows)
@@ -116,10 +118,7 @@ def dense_block(x, target, coefficient, gradient, probabilities, workspace):
         inverse[exact] = 1 / (1 + tail)
     if probabilities is not None:
         np.multiply(e, inverse[:, None].astype(x.dtype), out=probabilities)
-    coefficient = np.broadcast_to(coefficient, mass.shape)
-    gradient *= (coefficient * mass * inverse)[:, None].astype(x.dtype)
-    scaled = workspace.array("scaled target", x.shape, x.dtype)
-    gradient -= np.multiply(target, coefficient[:, None].astype(x.dtype), out=scaled)
+    target.write_gradient(gradient, inverse, np.broadcast_to(coefficient, mass.shape))
     return losses
 
 

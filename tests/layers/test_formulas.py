@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_cases import CASES, LOSS_FUNCTIONS, LOSSES, MODES, Case, cases
 
-from caffe_layers import LayerError, blocks
+from caffe_layers import LayerError, blocks, elementwise, positionwise
 from caffe_layers import functional as F
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -194,6 +194,26 @@ def test_work_in_blocks_gives_what_one_block_gives(layer, monkeypatch):
             loss, gradient = case.function(*case.arrays(5, np.float64), **case.params)
         assert loss == pytest.approx(whole, rel=1e-14)
         np.testing.assert_allclose(gradient, whole_gradient, rtol=1e-14, atol=1e-17)
+
+
+@pytest.mark.parametrize("layer", LOSSES)
+def test_targets_treated_as_few_give_what_many_give(layer):
+    """Few targets that are not 0, among thousands, are patched into the result for none: here, any targets are."""
+
+    @settings(max_examples=100)
+    @given(cases(layer), SEEDS)
+    def holds(case, seed):
+        arrays = case.arrays(seed, np.float64)
+        loss, gradient = case.function(*arrays, **case.params)
+        with pytest.MonkeyPatch.context() as patch:
+            for module in (elementwise, positionwise):
+                patch.setattr(module, "_FEW", 1)
+                patch.setattr(module, "_SMALL", 0)
+            of_few, gradient_of_few = case.function(*arrays, **case.params)
+        assert of_few == pytest.approx(loss, rel=1e-12, abs=1e-300)
+        np.testing.assert_allclose(gradient_of_few, gradient, rtol=1e-11, atol=1e-14 * np.abs(gradient).max(initial=0))
+
+    holds()
 
 
 @pytest.mark.parametrize("layer", LOSSES)
