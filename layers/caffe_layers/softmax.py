@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from caffe_layers.blocks import Workspace, run
@@ -25,6 +27,8 @@ def sum_over_channels(values, factors=None):
     """
     n, channels, s = values.shape
     if factors is None and values.size <= _SMALL:
+        if s == 1:
+            return np.dot(values[:, :, 0], _ones(channels, values.dtype)).astype(np.float64)[:, None]
         return np.add.reduce(values, axis=1, dtype=np.float64)
     if s == 1:
         if factors is None:
@@ -39,12 +43,16 @@ def sum_over_channels(values, factors=None):
     return total
 
 
-def are_safe(largest, smallest, *others):
+@lru_cache(maxsize=16)
+def _ones(number, dtype):
+    return np.ones(number, dtype)
+
+
+def are_safe(smallest, largest):
     """Whether no value is beyond what float32 holds with all digits, or NaN."""
     return (
         np.minimum.reduce(smallest, axis=None, initial=1) > 1 / SAFE
         and np.maximum.reduce(largest, axis=None, initial=0) < SAFE
-        and all(np.maximum.reduce(values, axis=None, initial=0) < SAFE for values in others)
     )
 
 

@@ -56,7 +56,7 @@ def index_block(x, of_label, label, coefficient, gradient, place, probabilities,
     """
     e = np.exp(x, out=gradient)
     scores, places = of_label
-    e_t = np.exp(scores.take(places), dtype=np.float64)  # after the block's own exp, which has brought them near
+    e_t = np.exp(scores.take(places).astype(np.float64))  # after the block's own exp, which has brought them near
     flat, places = place
     flat[places] = 0
     others = sum_over_channels(e)
@@ -69,8 +69,8 @@ def index_block(x, of_label, label, coefficient, gradient, place, probabilities,
     inverse = 1 / total
     ratio = others / e_t
     losses = np.log1p(ratio)
-    if not are_safe(total, others, losses):
-        far = ~((total < SAFE) & (others > 1 / SAFE) & (losses < SAFE))
+    if not are_safe(others, total + ratio):
+        far = ~((others > 1 / SAFE) & (total + ratio < SAFE))
         others[far], total[far], ratio[far], losses[far] = _index_rows(x, label, e, e_t, far)
         inverse = 1 / total
     if probabilities is not None:
