@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_layers.compiled_math import exp, f, function, log1p_of_fraction, loops, power, serves
-
-__all__ = ["block", "serves"]
+from caffe_layers.compiled_math import exp, exp64, f, function, log1p64, log1p_of_fraction, loops, power, power64
 
 _CHUNK = 1024
 _ONES = np.ones(_CHUNK, np.float32)
@@ -38,6 +36,24 @@ def focal(x, t, pos_weight, gamma):
     ratio = (smaller + _TINY) / (q + _TINY)
     slope = modulation * (slope - gamma * (f(1) - f(2) * u) * larger * ratio * loss)
     return modulation * loss, slope
+
+
+@function
+def focal_of_any_gamma(x, t, pos_weight, gamma):
+    """The same for any gamma above 0, in float64, as the power multiplies the relative error of its base."""
+    distance, t = np.float64(abs(x)), np.float64(t)
+    e = exp64(-distance)
+    larger = 1 / (1 + e)
+    smaller = e * larger
+    above, yes, no = x >= f(0), pos_weight * t, 1 - t
+    a = no if above else yes
+    b = yes if above else no
+    u = no if above else t
+    loss = (a + b) * log1p64(e) + distance * a
+    q = smaller + u * (larger - smaller)
+    modulation = power64(q, gamma)
+    slope = modulation * (a * larger - b * smaller - gamma * (1 - 2 * u) * larger * (smaller / q) * loss)
+    return modulation * loss, f(slope)
 
 
 @function
@@ -73,6 +89,18 @@ def _focals(x, t, pos_weight, weight, of_no, of_yes_more, gradient, gamma):
 
 
 @loops
+def _focals_of_any_gamma(x, t, pos_weight, weight, of_no, of_yes_more, gradient, gamma):
+    total, bad = 0.0, f(0)
+    for j in range(len(x)):
+        loss, slope = focal_of_any_gamma(x[j], t[j], pos_weight[j], gamma)
+        w = weight[j] * (of_no + of_yes_more * t[j])
+        gradient[j] = w * (slope if x[j] >= f(0) else -slope)
+        total += w * loss
+        bad += outside(t[j])
+    return total, bad
+
+
+@loops
 def _sum(x, t, pos_weight, weight, of_no, of_yes_more, gradient, gamma, ones):
     """The sum of the losses of flat arrays; NaN where a target is out of range. An empty array stands for ones."""
     total = 0.0
@@ -81,10 +109,14 @@ def _sum(x, t, pos_weight, weight, of_no, of_yes_more, gradient, gamma, ones):
         x_part, t_part, gradient_part = x[start:end], t[start:end], gradient[start:end]
         weights = weight[start:end] if len(weight) else ones[: end - start]
         pos_weights = pos_weight[start:end] if len(pos_weight) else ones[: end - start]
-        if gamma == f(0):
+        if gamma == 0:
             part, bad = _cross_entropies(x_part, t_part, pos_weights, weights, of_no, of_yes_more, gradient_part)
+        elif gamma == 1 or gamma == 2:
+            part, bad = _focals(x_part, t_part, pos_weights, weights, of_no, of_yes_more, gradient_part, f(gamma))
         else:
-            part, bad = _focals(x_part, t_part, pos_weights, weights, of_no, of_yes_more, gradient_part, gamma)
+            part, bad = _focals_of_any_gamma(
+                x_part, t_part, pos_weights, weights, of_no, of_yes_more, gradient_part, gamma
+            )
         total += np.float64(part)
         if bad > f(0):
             return np.nan
@@ -111,7 +143,7 @@ def block(x, t, pos_weight, weight, alpha, gradient, workspace, gamma):
         scalar * f(1 if alpha is None else 1 - alpha),
         scalar * f(0 if alpha is None else 2 * alpha - 1),
         result.reshape(-1),
-        f(gamma),
+        gamma,
         _ONES,
     )
     if result is not gradient:

@@ -11,9 +11,7 @@ import math
 
 import numpy as np
 
-from caffe_layers.compiled_math import exp, f, function, log1p, loops, power, serves
-
-__all__ = ["dense_block", "index_block", "serves"]
+from caffe_layers.compiled_math import exp, f, function, log1p, loops, power, power64
 
 _ROWS, _COLUMNS = 64, 1024
 _LOW, _HIGH = f(1e-28), f(1e28)
@@ -21,17 +19,17 @@ _NAN = f(np.nan)
 
 
 @function
-def of_label(others, e_t, gamma):
-    """(loss, d loss / d(-log p_t), 1 / sum) from the exponentials' sum over the others and that of the label."""
+def of_label(others, e_t, gamma, modulation):
+    """(loss, d loss / d(-log p_t), 1 / sum) from the exponentials' sum over the others and that of the label.
+
+    ``modulation`` is (1 - p_t)^gamma.
+    """
     total = others + e_t
     inverse = f(1) / total
     ratio = others / e_t
     loss = log1p(ratio)
     q = others * inverse
-    modulation, slope = power(q, gamma), f(1) + gamma * (e_t * inverse) * (loss / q)
-    modulation = modulation if gamma > f(0) else f(1)
-    slope = slope if gamma > f(0) else f(1)
-    loss, slope = modulation * loss, modulation * slope
+    slope = modulation * (f(1) + gamma * (e_t * inverse) * (loss / q)) if gamma > f(0) else f(1)
     # All that is computed has its digits just when these are in range; no NaN is.
     scale = slope * inverse
     in_range = f(1) if others > _LOW else _NAN
@@ -40,15 +38,32 @@ def of_label(others, e_t, gamma):
     in_range = in_range if scale > _LOW else _NAN
     in_range = in_range if ratio < _HIGH else _NAN
     in_range = in_range if total < _HIGH else _NAN
-    return loss * in_range, slope, inverse
+    # The power multiplies the relative error of q, which is that of others where the label is likely.
+    in_range = in_range if gamma <= f(2) or others > e_t else _NAN
+    return modulation * loss * in_range, slope, inverse
+
+
+@loops
+def _modulate(others, e_t, gamma, modulation):
+    """Write (1 - p_t)^gamma."""
+    if gamma == f(0):
+        modulation[:] = f(1)
+    elif gamma == f(1) or gamma == f(2):
+        for j in range(len(others)):
+            modulation[j] = power(others[j] / (others[j] + e_t[j]), gamma)
+    else:
+        for j in range(len(others)):
+            total = np.float64(others[j]) + np.float64(e_t[j])
+            modulation[j] = f(power64(np.float64(others[j]) / total, np.float64(gamma)))
 
 
 @loops
 def _positions(others, e_t, coefficient, factor, gamma, scale):
     """The sum of coefficient x loss; ``scale`` becomes what the exponentials are to be multiplied by."""
+    _modulate(others, e_t, gamma, scale)
     total = f(0)
     for j in range(len(others)):
-        loss, slope, inverse = of_label(others[j], e_t[j], gamma)
+        loss, slope, inverse = of_label(others[j], e_t[j], gamma, scale[j])
         weight = coefficient[j]
         total += weight * loss
         scale[j] = weight * factor * slope * inverse

@@ -190,7 +190,7 @@ class SigmoidFocalLossLayer(LossLayer):
         alpha, class_factor = _split(params["alpha"])
         gamma, dtype = params["gamma"], arrays.scores.dtype
         fast = engine.compiled("caffe_layers.compiled_sigmoid", dtype)
-        compiled = partial(fast.block, gamma=gamma) if fast is not None and fast.serves(gamma) else None
+        compiled = None if fast is None else partial(fast.block, gamma=gamma)
         return elementwise.evaluate(params, arrays, workspace, formulas(gamma, dtype), alpha, class_factor, compiled)
 
     def onnx(self, op, scores, labels, weights=None):

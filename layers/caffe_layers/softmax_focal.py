@@ -118,7 +118,7 @@ class SoftmaxFocalLossLayer(LossLayer):
             focal = partial(focal, modulate=partial(_modulate, gamma=params["gamma"]))
         fast = engine.compiled("caffe_layers.compiled_softmax", arrays.scores.dtype)
         compiled = None
-        if fast is not None and fast.serves(params["gamma"]):
+        if fast is not None:
             compiled = SimpleNamespace(index_block=partial(fast.index_block, gamma=params["gamma"]))
         alpha = _alpha(params, arrays.layout.channels)
         return positionwise.evaluate(params, arrays, workspace, focal, None, alpha, compiled)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 
 import pytest
 
@@ -21,18 +20,18 @@ COMPUTING = (
 
 def pytest_generate_tests(metafunc):
     if metafunc.module.__name__ in COMPUTING:
-        metafunc.fixturenames.append("engine")
         metafunc.parametrize("engine", ["numpy", "numba"], indirect=True, scope="module")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def engine(request):
-    """The name of the engine that computes in this test."""
-    if request.param == "numba" and importlib.util.find_spec("numba") is None:
+    """The name of the engine that computes in this test, or None for whichever there is."""
+    name = getattr(request, "param", None)
+    if name is None:
+        yield None
+        return
+    if name == "numba" and importlib.util.find_spec("numba") is None:
         pytest.skip("numba is not installed")
-    before = os.environ.get("CAFFE_LAYERS_ENGINE")
-    os.environ["CAFFE_LAYERS_ENGINE"] = request.param
-    yield request.param
-    del os.environ["CAFFE_LAYERS_ENGINE"]
-    if before is not None:
-        os.environ["CAFFE_LAYERS_ENGINE"] = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAFFE_LAYERS_ENGINE", name)
+        yield name

@@ -23,6 +23,11 @@ LARGE = (3000, 90)
 """More than one block."""
 
 
+def test_the_engine_that_a_test_names_is_the_one_that_computes(engine):
+    module = engine_module.compiled("caffe_layers.compiled_sigmoid", np.dtype(np.float32))
+    assert (module is not None) == (engine == "numba")
+
+
 @pytest.mark.parametrize("layer", LOSSES)
 @pytest.mark.parametrize("shape", [LARGE, (3, 21, 5000)])
 def test_every_number_of_threads_gives_the_same_and_a_repetition_the_same_bits(layer, shape, monkeypatch):
