@@ -15,7 +15,7 @@ import numpy as np
 f = np.float32
 i = np.int32
 function = numba.njit(fastmath={"contract"}, cache=True, nogil=True, error_model="numpy", forceinline=True)
-"""A function of numbers, for the loops of the others: inline, as a call in a loop would cost the vector instructions."""
+"""A function of numbers, for the loops of the others: inline, as a call would cost them the vector instructions."""
 loops = numba.njit(fastmath={"contract", "reassoc"}, cache=True, nogil=True, error_model="numpy")
 """A function of arrays, whose sums may be taken in any order: always the same one."""
 

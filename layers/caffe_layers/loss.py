@@ -209,6 +209,12 @@ def onnx_sum(op, values):
     return op.cast(op.ReduceSum(op.cast(values, "float64"), keepdims=0), values)
 
 
+def onnx_log1p(op, x):
+    """log(1 + x) for an x of 0 or more. With u = 1 + x rounded, x - (u - 1) is what the rounding has lost."""
+    u = op.Add(x, 1)
+    return op.Add(op.Log(u), op.Div(op.Sub(x, op.Sub(u, 1)), u))
+
+
 def onnx_log1p_of_exp_of_minus(op, distance):
     """log(1 + exp(-distance)) for a distance of 0 or more.
 

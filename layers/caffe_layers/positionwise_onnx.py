@@ -51,9 +51,8 @@ class OnnxTarget:
         counted = None
         if self.params["ignore_label"] is not None:
             counted = op.Not(op.Equal(label, self.params["ignore_label"]))
-            label = op.Where(counted, label, 0)
+            label = op.Mul(label, op.cast(counted, "int64"))
         self.channel = label
-        self.is_background = None if background is None else op.Equal(label, background)
         mask = None if counted is None else op.cast(counted, self.scores)
         labelled_weight = None if class_weight is None else self.of_class(class_weight)
         weight = product(op, mask, labelled_weight, self.weights)
@@ -64,7 +63,7 @@ class OnnxTarget:
         if scale is not None:
             self.coefficient = product(op, self.coefficient, scale(self))
         if self.mode == "POSITIVES":
-            foreground = None if background is None else op.cast(op.Not(self.is_background), self.scores)
+            foreground = None if background is None else op.cast(op.Not(op.Equal(label, background)), self.scores)
             return self._sum(product(op, mask, foreground))
         return self._count(mask, weight)
 

@@ -130,16 +130,25 @@ def onnx_terms(op, x, t, pos_weight, alpha, gamma):
         return product(op, cross_entropy_losses, alpha_t), lambda: product(op, cross_entropy_derivative(), alpha_t)
     p, rest = op.Sigmoid(x), op.Sigmoid(op.Neg(x))
     q = _onnx_q(op, p, rest, t)
-    modulation = product(op, onnx_power(op, q, gamma), alpha_t)
+    sign = gamma * (1 - 2 * t) if isinstance(t, float) else op.Sub(gamma, op.Mul(t, 2 * gamma))
+    if gamma < 1:
+        modulation = product(op, onnx_power(op, q, gamma), alpha_t)
+
+        def derivative():
+            # p (1 - p) / q is to be 1 - p where p and q are 0, and p where 1 - p and q are.
+            slope = op.Div(op.Add(op.Mul(p, rest), TINY), op.Add(q, TINY))
+            slope = op.Mul(op.Mul(slope, sign), cross_entropy_losses)
+            return op.Mul(op.Add(cross_entropy_derivative(), slope), modulation)
+
+        return op.Mul(cross_entropy_losses, modulation), derivative
+    # One q is left out of the modulation, and nothing has to be divided by it.
+    modulation = product(op, onnx_power(op, q, gamma - 1) if gamma > 1 else None, alpha_t)
 
     def derivative():
-        # p (1 - p) / q is to be 1 - p where p and q are 0, and p where 1 - p and q are.
-        numerator = op.Add(op.Mul(p, rest), TINY)
-        sign = gamma * (1 - 2 * t) if isinstance(t, float) else op.Sub(gamma, op.Mul(t, 2 * gamma))
-        slope = op.Mul(op.Mul(op.Div(numerator, op.Add(q, TINY)), sign), cross_entropy_losses)
-        return op.Mul(op.Add(cross_entropy_derivative(), slope), modulation)
+        slope = op.Mul(op.Mul(op.Mul(p, rest), sign), cross_entropy_losses)
+        return product(op, op.Add(op.Mul(cross_entropy_derivative(), q), slope), modulation)
 
-    return op.Mul(cross_entropy_losses, modulation), derivative
+    return product(op, op.Mul(cross_entropy_losses, q), modulation), derivative
 
 
 def _onnx_q(op, p, rest, t):

@@ -9,12 +9,13 @@ import numpy as np
 
 from caffe_layers import engine, positionwise, positionwise_onnx, softmax_loss
 from caffe_layers import normalization as normalizing
-from caffe_layers.loss import AXIS, CLASS_WEIGHT, LossLayer, loss_and_gradient
+from caffe_layers.loss import AXIS, CLASS_WEIGHT, LossLayer, loss_and_gradient, product
 from caffe_layers.loss import ignore_label as ignore_label_parameter
 from caffe_layers.params import FRACTION_OR_WEIGHTS, INTEGER_FROM_0, NOT_NEGATIVE, Parameter, or_null
 from caffe_layers.power import onnx_power, power
 
 TINY = float(np.finfo(np.float64).tiny)
+FLOAT_TINY = float(np.finfo(np.float32).tiny)
 
 
 def softmax_focal_loss(
@@ -73,9 +74,13 @@ def _modulate(q, ratio, nll, gamma):
 def _onnx_modulate(op, q, nll, gamma):
     if gamma == 0:
         return nll, None
+    if gamma >= 1:
+        # One q is left out of the modulation, and nothing has to be divided by it.
+        modulation = onnx_power(op, q, gamma - 1) if gamma > 1 else None
+        slope = op.Add(q, op.Mul(op.Mul(op.Sub(1, q), nll), gamma))
+        return product(op, op.Mul(q, nll), modulation), product(op, slope, modulation)
     modulation = onnx_power(op, q, gamma)
-    none = op.Equal(q, 0)
-    ratio = op.Where(none, 1, op.Div(nll, op.Where(none, 1, q)))
+    ratio = op.Div(op.Add(nll, FLOAT_TINY), op.Add(q, FLOAT_TINY))
     return op.Mul(modulation, nll), op.Mul(modulation, op.Add(op.Mul(op.Mul(op.Sub(1, q), ratio), gamma), 1))
 
 
@@ -124,14 +129,9 @@ class SoftmaxFocalLossLayer(LossLayer):
         return positionwise.evaluate(params, arrays, workspace, focal, None, alpha, compiled)
 
     def onnx(self, op, scores, labels, weights=None):
-        alpha = self.params["alpha"]
-
         def scale(target):
-            if isinstance(alpha, list):
-                return target.of_class(alpha)
-            if alpha is None or target.is_background is None:
-                return alpha
-            return op.Where(target.is_background, 1 - alpha, alpha)
+            alpha = _alpha(self.params, target.channels)
+            return None if alpha is None else target.of_class(alpha)
 
         target = positionwise_onnx.OnnxTarget(op, self.params, scores, labels, weights, scale)
         modulate = partial(_onnx_modulate, gamma=self.params["gamma"])

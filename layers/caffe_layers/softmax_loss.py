@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from caffe_layers import engine, positionwise, positionwise_onnx
-from caffe_layers.loss import HIGHEST, LossLayer, loss_and_gradient, product
+from caffe_layers.loss import HIGHEST, LossLayer, loss_and_gradient, onnx_log1p, product
 from caffe_layers.softmax import SAFE, are_safe, shifted, sum_over_channels
 
 
@@ -130,15 +130,19 @@ def onnx_softmax_loss(op, layer, scores, target, modulate=None):
     axis = target.axis
     above = op.Sub(scores, op.ReduceMax(scores, [axis], keepdims=1))
     e = op.Exp(above)
-    total = op.ReduceSum(e, [axis], keepdims=1)
     slope = None
     if target.channel is not None:
         above_t = op.GatherElements(above, target.channel, axis=axis)
-        others = op.Sub(total, op.Exp(above_t))
-        losses = op.Min(op.Sub(op.Log(total), above_t), HIGHEST)
+        e_t = op.Exp(above_t)
+        others, gradient_of = _onnx_others(op, target, e, e_t)
+        total = op.Add(others, e_t)
+        # Where the label has the largest score, e_t is 1, so that total - 1 has the digits of others.
+        excess = op.Add(others, op.Sub(e_t, 1))
+        losses = op.Min(op.Sub(onnx_log1p(op, excess), above_t), HIGHEST)
         if modulate is not None:
             losses, slope = modulate(op, op.Div(others, total), losses)
     else:
+        total = op.ReduceSum(e, [axis], keepdims=1)
         mass = op.ReduceSum(target.values, [axis], keepdims=1)
         weighted = op.ReduceSum(op.Mul(target.values, op.Min(op.Neg(above), HIGHEST)), [axis], keepdims=1)
         losses = op.Add(op.Mul(mass, op.Log(total)), weighted)
@@ -152,16 +156,32 @@ def onnx_softmax_loss(op, layer, scores, target, modulate=None):
         scale = product(op, loss_diff, target.factor, target.coefficient, slope)
         if target.channel is None:
             return [op.Sub(op.Mul(e, op.Div(op.Mul(scale, mass), total)), op.Mul(target.values, scale))]
-        scale = op.Div(scale, total)
-        labelled = op.Neg(op.Mul(others, scale))
-        if axis == len(op.shape(scores)) - 1:
-            return [op.ScatterElements(op.Mul(e, scale), target.channel, labelled, axis=axis)]
-        # Over an inner axis ONNX Runtime compares and selects faster than it scatters.
-        is_label = op.Equal(target.channel, op.constant(target.per_class(np.arange(target.channels)), np.int64))
-        return [op.Where(is_label, labelled, op.Mul(e, scale))]
+        return [gradient_of(op.Div(scale, total))]
 
     op.define_gradient(tops, [scores], gradient)
     return tuple(tops)
+
+
+def _onnx_others(op, target, e, e_t):
+    """(the sum of e over all channels but the label's, and a function)
+
+    The function gives, times a scale, e with minus that sum in the label's channel. Nothing cancels in any of them.
+    """
+    axis, channel = target.axis, target.channel
+    if axis == len(op.shape(e)) - 1:
+        rest = op.ScatterElements(e, channel, op.zeros(e_t), axis=axis)
+        others = op.ReduceSum(rest, [axis], keepdims=1)
+
+        def gradient(scale):
+            return op.ScatterElements(op.Mul(rest, scale), channel, op.Neg(op.Mul(others, scale)), axis=axis)
+
+        return others, gradient
+    # Over an inner axis ONNX Runtime multiplies with a mask faster than it selects or scatters.
+    is_label = op.Equal(channel, op.constant(target.per_class(np.arange(target.channels)), np.int64))
+    is_label = op.cast(is_label, e)
+    rest = op.Mul(e, op.Sub(1, is_label))
+    others = op.ReduceSum(rest, [axis], keepdims=1)
+    return others, lambda scale: op.Mul(op.Sub(rest, op.Mul(is_label, others)), scale)
 
 
 class SoftmaxLossLayer(LossLayer):

@@ -80,6 +80,18 @@ def test_the_reference_evaluator_gives_the_loss_and_the_gradient_of_the_layer(ca
     check(case, run_in_reference)
 
 
+@pytest.mark.parametrize("shape", [(6, 4), (3, 4, 5)])
+@pytest.mark.parametrize("layer", ["SoftmaxLossLayer", "SoftmaxFocalLossLayer"])
+def test_the_loss_of_positions_that_are_almost_right_keeps_its_digits(layer, shape):
+    scores, labels = Case(layer, shape).arrays()
+    scores += 14 * (np.arange(4).reshape(4, *(1,) * (len(shape) - 2)) == labels[:, None])
+    run = Run(getattr(caffe_layers, layer), {}, (scores, labels)).forward()
+    loss, gradient = run_in_onnxruntime(export(run.layer, (scores, labels)), {"b0": scores, "b1": labels})
+    assert loss < 1e-4
+    assert_close(loss, run.top[0].data)
+    assert_close(gradient, run.backward(TOP_DIFF))
+
+
 @pytest.mark.parametrize("layer", LOSSES)
 def test_any_configuration_gives_the_numbers_of_the_layer(layer):
     @settings(max_examples=40)
