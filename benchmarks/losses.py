@@ -78,7 +78,7 @@ def measure(name, engines, options):
     times = {engine: [] for engine in started}
     for _ in range(options.rounds):  # in turn, so that whatever else the machine does hits all of them
         for engine, peer in started.items():
-            times[engine].append(peer.ask(do="time", workload=name)["ms"])
+            times[engine].extend(peer.ask(do="time", workload=name)["ms"])
     reference = None
     for engine, peer in started.items():
         ms = times[engine]
