@@ -15,6 +15,7 @@ from caffe_layers.blocks import Workspace, flat_index, run
 from caffe_layers.loss import AXIS, CLASS_WEIGHT, ignore_label
 from caffe_layers.params import BELOW_ONE, INTEGER_FROM_0, WEIGHT_OR_WEIGHTS, Parameter, choice, or_null
 from caffe_layers.sigmoid import write_sigmoid
+from caffe_layers.softmax import sum_over_channels
 from caffe_layers.targets import DenseTargets, Labels, per_class, read_weights
 
 _LARGE = 80.0
@@ -36,8 +37,8 @@ PARAMETERS = (
 )
 
 
-class Formulas(namedtuple("Formulas", "no_terms rough_no_terms terms linear dtype")):
-    """What a loss is, in two functions and a variant.
+class Formulas(namedtuple("Formulas", "no_terms rough_no_terms terms no_sum dtype")):
+    """What a loss is, in two functions and what is quicker where it will do.
 
     ``no_terms(x, weight, losses, gradient, workspace) -> losses``
         the terms of the target t = 0, written to ``losses``, which may be x. That of t = 1 is the same at -x, so these
@@ -51,8 +52,13 @@ class Formulas(namedtuple("Formulas", "no_terms rough_no_terms terms linear dtyp
         that is t multiplied by pos_weight; None where there is no pos_weight.
 
     The losses are multiplied by ``weight`` (an array that broadcasts with x, or a number), and so is the derivative, by
-    x or by |x|, that is written to ``gradient``. ``linear`` says that the loss of the target t is that of 0 minus t x,
-    so that no_terms serves soft targets too. All is computed in ``dtype``.
+    x or by |x|, that is written to ``gradient``.
+
+    ``no_sum(x, gradient, workspace) -> float`` (or None)
+        the sum of the losses of t = 0, of weight 1, where the loss of any t is that of 0 minus t x, so that this serves
+        soft targets too; not a finite number where the scores are too large for it.
+
+    All is computed in ``dtype``.
     """
 
 
@@ -97,7 +103,7 @@ def evaluate(params, arrays, workspace, formulas, alpha=None, class_factor=None,
                 of_yes = _product(weight, 1 if alpha is None else alpha, pos_weight)
                 answers, where = (_many_yeses, t) if yes is MANY else (_few_yeses, yes)
                 total = answers(x, where, of_no, of_yes, ignored, formulas, gradient, own)
-            elif formulas.linear and ignored is alpha is pos_weight is None and isinstance(weight, float):
+            elif formulas.no_sum is not None and ignored is alpha is pos_weight is None and isinstance(weight, float):
                 total = _linear(x, t, weight, formulas, gradient, own)
         if total is None:
             total = _any_target(x, t, alpha, pos_weight, weight, ignored, formulas, gradient, own)
@@ -169,10 +175,9 @@ def _many_yeses(x, t, of_no, of_yes, ignored, formulas, gradient, workspace):
 
 def _linear(x, t, weight, formulas, gradient, workspace):
     """That of soft targets where the loss is linear in t, or None where digits would cancel."""
-    losses = formulas.no_terms(x, 1.0, workspace.array("losses", x.shape, x.dtype), gradient, workspace)
-    of_no = _total(losses)
-    total = of_no - float(np.add.reduce(np.multiply(t, x, out=losses), axis=None))
-    if not total > of_no / 4:
+    of_no = formulas.no_sum(x, gradient, workspace)
+    total = of_no - float(np.add.reduce(sum_over_channels(t, x), axis=None))
+    if not of_no / 4 < total < math.inf:
         return None
     gradient -= t
     gradient *= weight

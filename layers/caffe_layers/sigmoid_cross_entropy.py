@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
@@ -82,7 +83,26 @@ def terms(distance, u, sides, weight, gradient, workspace):
 
 
 def formulas(dtype):
-    return elementwise.Formulas(no_terms, no_terms, terms, True, dtype)
+    return elementwise.Formulas(no_terms, no_terms, terms, no_sum, dtype)
+
+
+_FACTORS = 8
+"""So many sums 1 + exp(x) are multiplied before the logarithm is taken; of scores up to 10, that is below 1e35."""
+
+
+def no_sum(x, gradient, workspace):
+    """sum log(1 + exp(x)), dloss/dx = p; see elementwise.py."""
+    e = np.exp(x, out=workspace.array("e", x.shape, x.dtype))
+    whole = np.add(e, 1, out=workspace.array("whole", x.shape, x.dtype)).reshape(-1)
+    np.divide(e, whole.reshape(x.shape), out=gradient)
+    end = whole.size - whole.size % _FACTORS
+    total, number = float(np.log(whole[end:], dtype=np.float64).sum()), end
+    for _ in range(_FACTORS.bit_length() - 1):
+        number //= 2
+        np.multiply(whole[:number], whole[number : 2 * number], out=whole[:number])
+    total += float(np.add.reduce(np.log(whole[:number], out=whole[:number])))
+    # 1 + exp(x) has lost digits of exp(x), which count for little where the logarithms are not small.
+    return total if total > x.size / 64 else math.nan
 
 
 def _weighed(losses, weight, gradient):

@@ -119,7 +119,7 @@ def formulas(gamma, dtype):
     if gamma > 2:  # The power multiplies the relative error of its base: here that is too much for float32.
         dtype = np.float64
     rough = partial(no_terms, gamma=gamma, exp_dtype=None)
-    return elementwise.Formulas(partial(no_terms, gamma=gamma), rough, partial(terms, gamma=gamma), False, dtype)
+    return elementwise.Formulas(partial(no_terms, gamma=gamma), rough, partial(terms, gamma=gamma), None, dtype)
 
 
 def onnx_terms(op, x, t, pos_weight, alpha, gamma):
