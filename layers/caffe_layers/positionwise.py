@@ -66,9 +66,9 @@ _FEW, _SMALL = 8, 4096
 class BlockTarget(namedtuple("BlockTarget", "values places")):
     """What weighs the channels of a block: n x C x s values. Where few are not 0, ``places`` has their flat places."""
 
-    def number(self, is_label):
-        """How many of each position are not 0, of which ``is_label`` is the mask: n x s."""
-        return np.add.reduce(is_label, axis=1, dtype=np.float64) if self.places is None else self._sums(None)
+    def number(self, t):
+        """How many of each position are not 0 in t, which the values are weighted from: n x s."""
+        return np.add.reduce(t != 0, axis=1, dtype=np.float64) if self.places is None else self._sums(None)
 
     def mass(self):
         """sum_c t_c, n x s"""
@@ -104,6 +104,14 @@ class BlockTarget(namedtuple("BlockTarget", "values places")):
     def _sums(self, few):
         n, _, s = self.values.shape
         return np.bincount(self._positions(), few, n * s).reshape(n, s)
+
+
+def _places_of_few(t, workspace):
+    """The flat places of what is not 0 in a block, or None where it is not few."""
+    if t.size <= _SMALL:
+        return None
+    mask = np.not_equal(t, 0, out=workspace.array("not 0", t.shape, np.dtype(bool)))
+    return np.flatnonzero(mask) if np.count_nonzero(mask) * _FEW <= t.size else None
 
 
 def _with_probabilities(total, arrays, block, workspace):
@@ -231,17 +239,19 @@ class _Dense:
 
         The second is a :class:`BlockTarget`.
         """
-        t, ignored_elements = self.targets.read(block)
-        ignored = None if ignored_elements is None else ignored_elements.all(axis=1)
+        t = self.targets.unchecked(block) if self.params["ignore_label"] is None else None
+        places = None if t is None else _places_of_few(t, workspace)
+        ignored_elements = ignored = None
+        if places is not None:
+            self.targets.check(block, places)
+        else:
+            t, ignored_elements = self.targets.read(block)
+            ignored = None if ignored_elements is None else ignored_elements.all(axis=1)
         coefficient = 1.0 if self.weights is None else block.of_positions(self.weights).astype(np.float64)
-        is_label = np.not_equal(t, 0, out=workspace.array("is_label", t.shape, np.dtype(bool)))
-        few = np.count_nonzero(is_label) * _FEW <= t.size and t.size > _SMALL
-        target = BlockTarget(
-            t if self.class_weight is None else t * self.class_weight, np.flatnonzero(is_label) if few else None
-        )
+        target = BlockTarget(t if self.class_weight is None else t * self.class_weight, places)
         number = None
         if self.params["target"] == "multi_label":
-            number = target.number(is_label)
+            number = target.number(t)
             coefficient = coefficient / np.maximum(number, 1)
         return t, target, number, coefficient, ignored_elements, ignored
 

@@ -12,7 +12,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from caffe_layers.blocks import run
+from caffe_layers.blocks import flat_index, run
 from caffe_layers.layer import LabelError, ParameterError, ShapeError
 
 
@@ -201,6 +201,12 @@ class DenseTargets:
     def unchecked(self, block):
         """A block of targets as they are, or None where they are of another dtype than wanted."""
         return block.of(self._flat) if self._flat.dtype == self._dtype else None
+
+    def check(self, block, places):
+        """Raise LabelError where one of those at these flat places of the block is out of range."""
+        flat, index = flat_index(block.of(self._flat), places)
+        if _first_outside(flat[index], 0, self._high) is not None:
+            self.read(block)
 
     def _refuse(self, place):
         flat = np.ravel_multi_index(place, self._flat.shape)

@@ -135,6 +135,15 @@ def test_the_place_is_right_behind_the_first_block(monkeypatch):
     assert "the value at (2, 1, 4, 0) is -1" in message
 
 
+@pytest.mark.parametrize("value", [-1, np.nan, np.inf])
+@pytest.mark.parametrize("target", ["distribution", "multi_label"])
+def test_so_it_is_among_thousands_that_are_0(target, value):
+    labels = np.zeros((200, 100), np.float32)
+    labels[130, 7], labels[:, 3] = value, 1
+    with pytest.raises(LabelError, match=r"the value at \(130, 7\)"):
+        F.softmax_loss(np.zeros((200, 100), np.float32), labels, target=target)
+
+
 @pytest.mark.parametrize("weight", [-1, np.nan, np.inf])
 def test_a_weight_that_is_no_weight_is_named_with_its_place(weight):
     message = _message(LabelError, SOFTMAX, "", np.zeros((2, 3)), np.zeros(2), [1, weight])
