@@ -97,14 +97,14 @@ def evaluate(params, arrays, workspace, formulas, alpha=None, class_factor=None,
         t, yes, ignored = target.read(block, own)
         weight = _product(factor, target.class_weight, class_factor, target.weights_of(block))
         total = None
-        if -_LARGE < np.minimum.reduce(x, axis=None) and np.maximum.reduce(x, axis=None) < _LARGE:
-            if yes is not None:
-                of_no = weight if alpha is None else weight * (1 - alpha)
-                of_yes = _product(weight, 1 if alpha is None else alpha, pos_weight)
-                answers, where = (_many_yeses, t) if yes is MANY else (_few_yeses, yes)
-                total = answers(x, where, of_no, of_yes, ignored, formulas, gradient, own)
-            elif formulas.no_sum is not None and ignored is alpha is pos_weight is None and isinstance(weight, float):
+        if yes is None:
+            if formulas.no_sum is not None and ignored is alpha is pos_weight is None and isinstance(weight, float):
                 total = _linear(x, t, weight, formulas, gradient, own)
+        elif -_LARGE < np.minimum.reduce(x, axis=None) and np.maximum.reduce(x, axis=None) < _LARGE:
+            of_no = weight if alpha is None else weight * (1 - alpha)
+            of_yes = _product(weight, 1 if alpha is None else alpha, pos_weight)
+            answers, where = (_many_yeses, t) if yes is MANY else (_few_yeses, yes)
+            total = answers(x, where, of_no, of_yes, ignored, formulas, gradient, own)
         if total is None:
             total = _any_target(x, t, alpha, pos_weight, weight, ignored, formulas, gradient, own)
         if gradient is not result:
