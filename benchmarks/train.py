@@ -194,7 +194,7 @@ class Caffe:
 ENGINES = {"onnx": OnnxRuntime, "torch": PyTorch, "caffe": Caffe}
 
 
-def missing(engine: str, name: str) -> str | None:
+def missing(engine: str, folder: Path) -> str | None:
     """Why the engine cannot run the net; None where it can."""
     if engine == "torch" and importlib.util.find_spec("torch") is None:
         return "torch is not installed"
@@ -205,7 +205,7 @@ def missing(engine: str, name: str) -> str | None:
             known = set(caffe.layer_type_list())  # another package is called caffe too: it has none
         except (ImportError, AttributeError):
             return "no Caffe is importable"
-        types = {spec.type for spec in Net(NETS[name].text(), TRAIN).spec.layers}
+        types = {layer.spec.type for layer in Net(folder / "net.prototxt", TRAIN).layers}
         if not types <= known:
             return f"this Caffe lacks {', '.join(sorted(types - known))}"
     return None
@@ -232,7 +232,7 @@ def work(engine: OnnxRuntime | PyTorch | Caffe, options: argparse.Namespace) -> 
 
 
 def measure(name: str, folder: Path, options: argparse.Namespace) -> list[dict]:
-    reasons = {engine: missing(engine, name) for engine in ENGINES}
+    reasons = {engine: missing(engine, folder) for engine in ENGINES}
     for engine, reason in reasons.items():
         if reason:
             print(f"{NETS[name].title}: {ENGINES[engine].title} is left out: {reason}", file=sys.stderr)
