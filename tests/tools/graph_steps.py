@@ -244,6 +244,13 @@ STEPS = {
         lambda op, x: op.GatherElements(x, pick(op.shape(x)[-1], *op.shape(x)), axis=-1),
         lambda t, x: x.gather(-1, t.tensor(pick(x.shape[-1], *x.shape))),
     ),
+    "ScatterElements": Step(
+        lambda op, x: op.ScatterElements(
+            x, pick(op.shape(x)[-1], *op.shape(x)[:-1], 1), op.Neg(op.Slice(x, [0], [1], [-1])),
+            axis=len(op.shape(x)) - 1,
+        ),
+        lambda t, x: x.scatter(-1, t.tensor(pick(x.shape[-1], *x.shape[:-1], 1)), -x[..., :1]),
+    ),
     "GatherND": Step(
         lambda op, x: op.GatherND(x, [[0, 0], [0, 1], [0, 0]]), lambda t, x: x[[0, 0, 0], [0, 1, 0]],
         fits=lambda s: len(s) > 2 and s[1] > 1,

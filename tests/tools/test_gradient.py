@@ -125,6 +125,10 @@ CASES = {
     "Gather": (lambda op, x: op.Gather(x, [[2, 0], [2, 2]], axis=1), [(2, 3, 2)]),
     "GatherElements": (lambda op, x: op.GatherElements(x, [[0, 0], [2, 1]], axis=1), [(2, 3)]),
     "GatherND": (lambda op, x: op.GatherND(x, [[1, 2], [0, 0], [1, 2]]), [(2, 3, 2)]),
+    "ScatterElements": (lambda op, x, u: op.ScatterElements(x, [[0, 2], [1, 0]], u, axis=1), [(2, 3), (2, 2)]),
+    "ScatterElements, adding": (
+        lambda op, x, u: op.ScatterElements(x, [[0, 0], [1, 1]], u, axis=1, reduction="add"), [(2, 3), (2, 2)],
+    ),
     "Dropout": (lambda op, x: op.Dropout(x), [(3,)]),
 }
 

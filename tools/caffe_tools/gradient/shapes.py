@@ -127,6 +127,17 @@ def gather(n: NodeGradient, index: int) -> ir.Value:
     return scatter_by_flat_index(n, taken, n.dy)
 
 
+@rule("ScatterElements")
+def scatter_elements(n: NodeGradient, index: int) -> ir.Value:
+    """To the updates dy where they went, to the data the rest of dy (all of it where they were added)."""
+    op, axis, reduction = n.op, n.attribute("axis", 0), n.attribute("reduction", "none")
+    if reduction not in ("none", "add"):
+        raise n.error(f"reduction {reduction!r} is not covered")
+    if index == 2:
+        return op.GatherElements(n.dy, n.x[1], axis=axis)
+    return n.dy if reduction == "add" else op.ScatterElements(n.dy, n.x[1], op.zeros(n.x[2]), axis=axis)
+
+
 @rule("Dropout")
 def dropout(n: NodeGradient, index: int) -> ir.Value:
     if len(n.x) > 2 and n.x[2] is not None and not (n.constant(2) is not None and not n.constant(2)):
