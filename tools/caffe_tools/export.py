@@ -9,7 +9,7 @@ stored blob (BatchNorm's statistics in TRAIN) is the name plus ``.after``.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from caffe_tools import onnx_file
 from caffe_tools.errors import ExportError
+from caffe_tools.export_options import ExportOptions
 from caffe_tools.forward_graph import ForwardGraph, Named
 from caffe_tools.functions import LayerFunction, as_functions
 from caffe_tools.graph import OPSET, Builder
@@ -25,37 +26,6 @@ from caffe_tools.net import Net
 from caffe_tools.session import IR_VERSION, newest_opset
 from caffe_tools.standard_layer import SourceLayer
 from caffe_tools.training_graph import TrainingGraph
-
-
-@dataclass
-class ExportOptions:
-    """What ``export`` writes.
-
-    training: the losses and the diff of every learnable blob, besides the forward pass.
-    input_gradients: with training, the diffs of the inputs too.
-    dynamic_batch: the first dim of the inputs that share it is the symbolic dim ``batch``, and ``regions`` that of
-    regions to pool, of which there may be any number in an image.
-    dynamic_size: the last two dims of the first input are the symbolic dims ``height`` and ``width``.
-    fold: BatchNorm and Scale vanish into the convolution or InnerProduct before them (not with training or all_blobs).
-    inline: plug-in layers are plain nodes, not ONNX functions.
-    blobs: inner blobs that are outputs too, behind the others.
-    all_blobs: every blob is an output, and with training its diff (what ``check`` compares).
-    random_inputs: the random numbers of Dropout are inputs ``layer/random0``, … instead of being drawn by the graph.
-    parameter_inputs: the learnable blobs are inputs ``layer/0``, … instead of being stored: what a solver changes.
-    opset: the ONNX opset, from 18 to the newest that the installed ONNX Runtime takes.
-    """
-
-    training: bool = False
-    input_gradients: bool = False
-    dynamic_batch: bool = False
-    dynamic_size: bool = False
-    fold: bool = False
-    inline: bool = False
-    blobs: Sequence[str] = ()
-    all_blobs: bool = False
-    random_inputs: bool = False
-    parameter_inputs: bool = False
-    opset: int = OPSET
 
 
 @dataclass
@@ -94,17 +64,7 @@ def export(net: Net, options: ExportOptions | None = None) -> Exported:
     if options.fold and (options.training or options.all_blobs):
         raise ExportError("fold goes with inference: a folded layer has no blob or gradient of its own")
     op = Builder(opset=options.opset, name=net.name or "net")
-    forward = ForwardGraph(
-        net,
-        op,
-        training=options.training,
-        dynamic_batch=options.dynamic_batch,
-        dynamic_size=options.dynamic_size,
-        fold=options.fold,
-        all_blobs=options.all_blobs,
-        random_inputs=options.random_inputs,
-        parameter_inputs=options.parameter_inputs,
-    )
+    forward = ForwardGraph(net, op, options)
     inputs = {f"in/{blob}": value for blob, value in forward.inputs.items()}
     inputs |= {f"random/{layer}": value for layer, value in forward.random.items()}
     if options.parameter_inputs:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from caffe_tools import standard
 from caffe_tools.dims import Dim
 from caffe_tools.errors import ExportError
+from caffe_tools.export_options import ExportOptions
 from caffe_tools.fields import Values
 from caffe_tools.fold import fold as folding
 from caffe_tools.functions import LayerFunction
@@ -37,33 +38,13 @@ class Named:
 class ForwardGraph:
     """``net`` in the graph of ``op``.
 
-    training: gradients will follow, so ``propagate_down: false`` and ``lr_mult: 0`` become values that none passes.
-    dynamic_batch: the first dim of the inputs that share it is the symbolic dim ``batch``, and ``regions`` that of
-    regions to pool, of which there may be any number in an image.
-    dynamic_size: the last two dims of the first input are the symbolic dims ``height`` and ``width``.
-    fold: BatchNorm and Scale vanish into the layer before them.
-    all_blobs: no two blobs are one value (a Flatten that has nothing to do would hand on its bottom), so that each has
-    a diff of its own.
-    random_inputs: the random numbers of Dropout are inputs ``layer/random0``, … instead of being drawn by the graph.
-    parameter_inputs: the learnable blobs are inputs ``layer/0``, … instead of being stored in the graph.
+    With ``options.training``, ``propagate_down: false`` and ``lr_mult: 0`` become values that no gradient passes. With
+    ``options.all_blobs``, no two blobs are one value (a Flatten that has nothing to do would hand on its bottom), so
+    that each has a diff of its own.
     """
 
-    def __init__(
-        self,
-        net: Net,
-        op: Builder,
-        *,
-        training: bool,
-        dynamic_batch: bool = False,
-        dynamic_size: bool = False,
-        fold: bool = False,
-        all_blobs: bool,
-        random_inputs: bool,
-        parameter_inputs: bool = False,
-    ) -> None:
-        self.net, self.op = net, op
-        self.training, self.all_blobs, self.random_inputs = training, all_blobs, random_inputs
-        self.parameter_inputs = parameter_inputs
+    def __init__(self, net: Net, op: Builder, options: ExportOptions) -> None:
+        self.net, self.op, self.options = net, op, options
         self.inputs: dict[str, ir.Value] = {}
         """Blobs that the model is fed."""
         self.random: dict[str, ir.Value] = {}
@@ -80,13 +61,10 @@ class ForwardGraph:
         self._updates: dict[str, ir.Value] = {}
         self._bars: list[ir.Value] = []
         self._owners: dict[int, str] = {}
-        self._split_from = {
-            top: spec.bottoms[0] for spec in net.spec.layers if spec.is_inserted for top in spec.tops
-        }
-        self._regions = self._region_blobs() if dynamic_batch else set()
-        self._batch, self._region_count = _first_dims(net, self._regions) if dynamic_batch else (None, None)
-        self._dynamic_size = dynamic_size
-        self._folded, self._vanished = folding(net) if fold else ({}, set())
+        self._split_from = {top: spec.bottoms[0] for spec in net.spec.layers if spec.is_inserted for top in spec.tops}
+        self._regions = self._region_blobs() if options.dynamic_batch else set()
+        self._batch, self._region_count = _first_dims(net, self._regions) if options.dynamic_batch else (None, None)
+        self._folded, self._vanished = folding(net) if options.fold else ({}, set())
         self._index = 0
         _refuse_without_expression(net)
         op.reserve(top for spec in net.spec.layers for top in spec.tops if top not in self._split_from)
@@ -113,7 +91,7 @@ class ForwardGraph:
             tops = standard.build(self.op, described, bottoms)
         for name, value in zip(spec.tops, tops, strict=True):
             if name not in self._split_from:
-                if self.all_blobs and any(value in results for results in self.results.values()):
+                if self.options.all_blobs and any(value in results for results in self.results.values()):
                     with self.op.layer(spec.name):
                         value = self.op.Identity(value)
                 results = self.results.setdefault(name, [])
@@ -124,7 +102,7 @@ class ForwardGraph:
     def _bottom(self, spec: LayerSpec, position: int) -> ir.Value:
         value = self.current[spec.bottoms[position]]
         is_barred = spec.propagate_down and not spec.propagate_down[position]
-        return self._barred(value) if self.training and is_barred else value
+        return self._barred(value) if self.options.training and is_barred else value
 
     def _barred(self, value: ir.Value) -> ir.Value:
         """The same value, which no gradient passes."""
@@ -152,7 +130,7 @@ class ForwardGraph:
             dims = (BATCH, *shape[1:])
         elif shape and shape[0] == self._region_count:
             dims = (REGIONS, *shape[1:])
-        is_image = self._dynamic_size and not self.inputs and len(shape) == 4
+        is_image = self.options.dynamic_size and not self.inputs and len(shape) == 4
         return (*dims[:2], HEIGHT, WIDTH) if is_image else dims
 
     def _region_blobs(self) -> set[str]:
@@ -203,18 +181,20 @@ class ForwardGraph:
         owner = self._owners.setdefault(key, name)
         if owner not in self.parameters:
             self.parameters[owner] = (
-                self.op.input(owner, blob.shape) if self.parameter_inputs else self.op.initializer(owner, blob.data)
+                self.op.input(owner, blob.shape)
+                if self.options.parameter_inputs
+                else self.op.initializer(owner, blob.data)
             )
         if owner != name:
             self.shared[name] = owner
         learns = self.net.backward_need.learn[self._index][index]
-        return self._barred(self.parameters[owner]) if self.training and not learns else self.parameters[owner]
+        return self._barred(self.parameters[owner]) if self.options.training and not learns else self.parameters[owner]
 
     def update(self, index: int, value: ir.Value) -> None:
         self._updates[f"{self._name()}/{index}"] = value
 
     def random_uniform(self, like: ir.Value) -> ir.Value:
-        if not self.random_inputs:
+        if not self.options.random_inputs:
             return self.op.RandomUniformLike(like)
         self.random[self._name()] = self.op.input(f"{self._name()}/random0", self.op.shape(like))
         return self.random[self._name()]
