@@ -143,9 +143,10 @@ def run_in_turns(folder: Path, options: argparse.Namespace) -> list[dict]:
     """The forward pass of one picture, in milliseconds: medians of runs taken in turns."""
     picture = np.random.default_rng(1).standard_normal((1, 3, PICTURE, PICTURE), np.float32)
     engines = {"ONNX Runtime, exported model": onnxruntime_engine(folder, options.threads, picture)}
-    opencv = opencv_engine(folder, options.threads, picture)
-    if opencv is not None:
-        engines["OpenCV dnn, the original"] = opencv
+    for title, winograd in (("OpenCV dnn, the original", True), ("the same without Winograd", False)):
+        opencv = opencv_engine(folder, options.threads, picture, winograd)
+        if opencv is not None:
+            engines[title] = opencv
     outputs = {name: engine() for name, engine in engines.items()}
     reference = next(iter(outputs.values()))
     times: dict[str, list[float]] = {name: [] for name in engines}
@@ -176,7 +177,8 @@ def onnxruntime_engine(folder: Path, threads: int, picture: np.ndarray):
     return lambda: session.run(None, {"data": picture})[0]
 
 
-def opencv_engine(folder: Path, threads: int, picture: np.ndarray):
+def opencv_engine(folder: Path, threads: int, picture: np.ndarray, winograd: bool):
+    """The original net; OpenCV computes 3x3 convolutions by Winograd's algorithm unless it is told not to."""
     try:
         import cv2
     except ImportError:
@@ -185,6 +187,7 @@ def opencv_engine(folder: Path, threads: int, picture: np.ndarray):
         return None
     cv2.setNumThreads(threads)
     net = cv2.dnn.readNetFromCaffe(str(folder / "vgg16.prototxt"), str(folder / "vgg16.caffemodel"))
+    net.enableWinograd(winograd)
 
     def forward() -> np.ndarray:
         net.setInput(picture)
