@@ -100,7 +100,7 @@ def evaluate(params, arrays, workspace, formulas, alpha=None, class_factor=None,
         if yes is None:
             if formulas.no_sum is not None and ignored is alpha is pos_weight is None and isinstance(weight, float):
                 total = _linear(x, t, weight, formulas, gradient, own)
-        elif -_LARGE < np.minimum.reduce(x, axis=None) and np.maximum.reduce(x, axis=None) < _LARGE:
+        else:
             of_no = weight if alpha is None else weight * (1 - alpha)
             of_yes = _product(weight, 1 if alpha is None else alpha, pos_weight)
             answers, where = (_many_yeses, t) if yes is MANY else (_few_yeses, yes)
@@ -137,26 +137,32 @@ def _yeses(t, workspace):
 
 
 def _few_yeses(x, places, of_no, of_yes, ignored, formulas, gradient, workspace):
-    """The sum of the losses of targets that are 1 at ``places`` and 0 elsewhere: of 0 everywhere, then of those."""
+    """The sum of the losses of targets that are 1 at ``places`` and 0 elsewhere: of 0 everywhere, then of those.
+
+    None where scores are too large.
+    """
+    flat, index = flat_index(x, places)
+    opposite = -flat[index]
+    if not (np.maximum.reduce(x, axis=None) < _LARGE and np.maximum.reduce(opposite, initial=0) < _LARGE):
+        return None
+    if not isinstance(of_yes, float):
+        of_yes = np.broadcast_to(of_yes, x.shape)[np.unravel_index(places, x.shape)]
+    slope = np.empty_like(opposite)
+    of_places = formulas.no_terms(opposite, of_yes, opposite, slope, Workspace())
     for no_terms in (formulas.rough_no_terms, formulas.no_terms):
         losses = no_terms(x, of_no, workspace.array("losses", x.shape, x.dtype), gradient, workspace)
-        flat, index = flat_index(x, places)
-        opposite = -flat[index]
-        weight = of_yes
-        if not isinstance(weight, float):
-            weight = np.broadcast_to(weight, x.shape)[np.unravel_index(places, x.shape)]
-        slope = np.empty_like(opposite)
-        losses.reshape(-1)[places] = formulas.no_terms(opposite, weight, opposite, slope, Workspace())
+        losses.reshape(-1)[places] = of_places
         flat, index = flat_index(gradient, places)
         flat[index] = -slope
         total = _sum(losses, ignored, gradient)
-        if _are_alike(losses, total):
-            break
-    return total
+        if no_terms is formulas.no_terms or _are_alike(losses, total):
+            return total
 
 
 def _many_yeses(x, t, of_no, of_yes, ignored, formulas, gradient, workspace):
     """That of targets that are 0 or 1: those of 0, of scores whose sign is changed where the target is 1."""
+    if not (-_LARGE < np.minimum.reduce(x, axis=None) and np.maximum.reduce(x, axis=None) < _LARGE):
+        return None
     integer, shift, sign = _BITS[x.dtype.itemsize]
     # The bits of 1 and of 0 differ in some that are next to the sign's.
     flip = np.left_shift(t.view(integer), shift, out=workspace.array("flip", x.shape, integer))
