@@ -12,11 +12,12 @@ import numpy as np
 
 from caffe_layers import normalization
 from caffe_layers.blocks import Workspace, flat_index, run
+from caffe_layers.elementwise_targets import MANY, DenseTarget, IndexTarget, product
 from caffe_layers.loss import AXIS, CLASS_WEIGHT, ignore_label
 from caffe_layers.params import BELOW_ONE, INTEGER_FROM_0, WEIGHT_OR_WEIGHTS, Parameter, choice, or_null
 from caffe_layers.sigmoid import write_sigmoid
 from caffe_layers.softmax import sum_over_channels
-from caffe_layers.targets import DenseTargets, Labels, per_class, read_weights
+from caffe_layers.targets import per_class
 
 _LARGE = 80.0
 """exp of scores this far from 0 has all the digits of float32."""
@@ -73,7 +74,7 @@ def evaluate(params, arrays, workspace, formulas, alpha=None, class_factor=None,
     """
     layout, mode = arrays.layout, normalization.mode(params, "BATCH_SIZE")
     dtype = np.dtype(formulas.dtype)
-    read = _Index if params["target"] == "index" else _Dense
+    read = IndexTarget if params["target"] == "index" else DenseTarget
     target = read(params, arrays, dtype)
     known = {"FULL": layout.positions * layout.channels, "BATCH_SIZE": layout.shape[0], "NONE": 1}
     factor = float(normalization.factor(mode, known[mode] if mode in known else target.count(mode, workspace)))
@@ -86,7 +87,7 @@ def evaluate(params, arrays, workspace, formulas, alpha=None, class_factor=None,
             write_sigmoid(x, block.of(arrays.probabilities))
         if compiled is not None:
             t, ignored = target.unchecked(block, own)
-            weight = _product(factor, target.class_weight, class_factor, target.weights_of(block))
+            weight = product(factor, target.class_weight, class_factor, target.weights_of(block))
             if ignored is not None:
                 weight = weight * ~ignored
             total = compiled(x, t, pos_weight, weight, alpha, result, own)
@@ -95,14 +96,14 @@ def evaluate(params, arrays, workspace, formulas, alpha=None, class_factor=None,
         gradient = result if x.dtype == dtype else own.array("gradient", x.shape, dtype)
         x = x.astype(dtype, copy=False)
         t, yes, ignored = target.read(block, own)
-        weight = _product(factor, target.class_weight, class_factor, target.weights_of(block))
+        weight = product(factor, target.class_weight, class_factor, target.weights_of(block))
         total = None
         if yes is None:
             if formulas.no_sum is not None and ignored is alpha is pos_weight is None and isinstance(weight, float):
                 total = _linear(x, t, weight, formulas, gradient, own)
         else:
             of_no = weight if alpha is None else weight * (1 - alpha)
-            of_yes = _product(weight, 1 if alpha is None else alpha, pos_weight)
+            of_yes = product(weight, 1 if alpha is None else alpha, pos_weight)
             answers, where = (_many_yeses, t) if yes is MANY else (_few_yeses, yes)
             total = answers(x, where, of_no, of_yes, ignored, formulas, gradient, own)
         if total is None:
@@ -111,29 +112,12 @@ def evaluate(params, arrays, workspace, formulas, alpha=None, class_factor=None,
             np.copyto(result, gradient, casting="same_kind")
         return total
 
-    return sum(run(layout, workspace, work, arrays=4, compiled=compiled is not None), 0.0)
+    arrays_kept = 4 if target.seems_yes_or_no() else 8 if formulas.no_sum is None else 2
+    return sum(run(layout, workspace, work, arrays_kept, compiled is not None), 0.0)
 
 
-MANY = "many"
-"""What stands for the places of the ones among targets that are 0 or 1, where it would take too long to list them."""
-_FEW, _SMALL = 8, 4096
-"""Up to one in so many is few, of more targets than these."""
-_ALIKE = 16
-"""Losses are of like size where none is more than one in so many of their sum."""
-
-
-def _yeses(t, workspace):
-    """Where t, of which all others are 0, is 1: the places in the flat block, or MANY; None: it has other values."""
-    first = t[:1, :8, :8]
-    if not ((first == 0) | (first == 1)).all():  # a quick no
-        return None
-    mask = workspace.array("yes", t.shape, np.dtype(bool))
-    number = np.count_nonzero(np.not_equal(t, 0, out=mask))
-    if number * _FEW > t.size or t.size <= _SMALL:
-        return MANY if np.count_nonzero(np.equal(t, 1, out=mask)) == number else None
-    places = np.flatnonzero(mask)
-    flat, index = flat_index(t, places)
-    return places if (flat[index] == 1).all() else None
+_MANY, _ALIKE = 4096, 16
+"""More losses than these are of like size where none is more than one in _ALIKE of their sum."""
 
 
 def _few_yeses(x, places, of_no, of_yes, ignored, formulas, gradient, workspace):
@@ -237,117 +221,4 @@ def _total(losses):
 
 
 def _are_alike(losses, total):
-    return losses.size > _SMALL and np.maximum.reduce(losses, axis=None) <= total / _ALIKE
-
-
-def _product(*values):
-    """The product of those that are not None."""
-    result = None
-    for value in values:
-        if value is not None:
-            result = value if result is None else result * value
-    return result
-
-
-class _Index:
-    """Labels, one per position: t is 1 in the channel that the label names and 0 in the others."""
-
-    def __init__(self, params, arrays, dtype):
-        self.layout, self.dtype = arrays.layout, dtype
-        self.labels = Labels(arrays.labels, self.layout, params["ignore_label"], params["background_label"], False)
-        self.class_weight = per_class("class_weight", params["class_weight"], self.layout.channels, self.dtype)
-        self.weights = None if arrays.weights is None else self.layout.positionwise(read_weights(arrays.weights))
-        self.no, self.yes = params["label_smoothing"] / 2, 1 - params["label_smoothing"] / 2
-
-    def read(self, block, workspace):
-        """(t, the :func:`_yeses` of it, the mask of ignored elements or None)"""
-        label, ignored = self.labels.read(block)
-        channel, named = self.labels.channels(label, ignored)
-        n, s = label.shape
-        t = workspace.array("target", (n, self.layout.channels, s), self.dtype)
-        t[...] = self.no
-        places = (np.arange(n)[:, None] * self.layout.channels + channel) * s + np.arange(s)
-        places = places.reshape(-1) if named is None else places[named]
-        t.reshape(-1)[places] = self.yes
-        yes = None if self.no else MANY if places.size * _FEW > t.size or t.size <= _SMALL else places
-        return t, yes, None if ignored is None else ignored[:, None]
-
-    def unchecked(self, block, workspace):
-        """(t, the mask of ignored elements or None)"""
-        t, _, ignored = self.read(block, workspace)
-        return t, ignored
-
-    def weights_of(self, block):
-        return None if self.weights is None else block.of_positions(self.weights)[:, None].astype(self.dtype)
-
-    def count(self, mode, workspace):
-        if mode == "VALID":
-            return self.labels.number_counted(workspace) * self.layout.channels
-        if mode == "POSITIVES":
-            return self.labels.number_of_foreground(workspace)
-        class_weight = np.ones(self.layout.channels) if self.class_weight is None else self.class_weight[:, 0]
-
-        def weight(block, _):
-            label, ignored = self.labels.read(block)
-            channel, named = self.labels.channels(label, ignored)
-            weight = class_weight.astype(np.float64).take(channel)
-            if named is not None:
-                weight *= named
-            return float(_product(weight, None if self.weights is None else block.of_positions(self.weights)).sum())
-
-        return sum(run(self.layout, workspace, weight))
-
-
-class _Dense:
-    """Targets in [0, 1], one per element."""
-
-    def __init__(self, params, arrays, dtype):
-        self.layout, self.dtype, self.params = arrays.layout, dtype, params
-        self.targets = DenseTargets(arrays.labels, self.layout, self.dtype, params["ignore_label"], high=1)
-        self.class_weight = per_class("class_weight", params["class_weight"], self.layout.channels, self.dtype)
-        self.weights = None if arrays.weights is None else self._by_element(read_weights(arrays.weights))
-
-    def _by_element(self, weights):
-        """Weights as outer x C x inner, or outer x 1 x inner where there is one per position."""
-        if weights.size == self.layout.positions:
-            return self.layout.positionwise(weights)[:, None]
-        return self.layout.channelwise(weights)
-
-    def read(self, block, workspace):
-        """(t, the :func:`_yeses` of it, the mask of ignored elements or None)"""
-        epsilon = self.params["label_smoothing"]
-        if self.params["ignore_label"] is None and not epsilon:
-            t = self.targets.unchecked(block)
-            yes = None if t is None else _yeses(t, workspace)
-            if yes is not None:
-                return t, yes, None
-        t, ignored = self.targets.read(block)
-        if epsilon:
-            return t * t.dtype.type(1 - epsilon) + t.dtype.type(epsilon / 2), None, ignored
-        return t, _yeses(t, workspace), ignored
-
-    def unchecked(self, block, workspace):
-        """(t, the mask of ignored elements or None); where nothing is done to t, its range has not been checked."""
-        if self.params["ignore_label"] is None and not self.params["label_smoothing"]:
-            t = self.targets.unchecked(block)
-            if t is not None:
-                return t, None
-        t, _, ignored = self.read(block, workspace)
-        return t, ignored
-
-    def weights_of(self, block):
-        return None if self.weights is None else block.of(self.weights).astype(self.dtype)
-
-    def count(self, mode, workspace):
-        if mode == "VALID" and self.params["ignore_label"] is None:
-            return self.layout.positions * self.layout.channels
-
-        def part(block, _):
-            t, ignored = self.targets.read(block)
-            if mode == "VALID":
-                return t.size - (0 if ignored is None else np.count_nonzero(ignored))
-            if mode == "POSITIVES":
-                return np.count_nonzero(t != 0)
-            return float(_product(t, self.class_weight, self.weights_of(block)).sum(dtype=np.float64))
-
-        return sum(run(self.layout, workspace, part))
+    return losses.size > _MANY and np.maximum.reduce(losses, axis=None) <= total / _ALIKE

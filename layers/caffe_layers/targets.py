@@ -198,6 +198,11 @@ class DenseTargets:
             self._refuse(np.add(place, (block.rows.start, 0, block.columns.start)))
         return values.astype(self._dtype, copy=False), ignored
 
+    @property
+    def given(self):
+        """All targets as they are."""
+        return self._flat
+
     def unchecked(self, block):
         """A block of targets as they are, or None where they are of another dtype than wanted."""
         return block.of(self._flat) if self._flat.dtype == self._dtype else None

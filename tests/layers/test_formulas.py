@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_cases import CASES, LOSS_FUNCTIONS, LOSSES, MODES, Case, cases
 
-from caffe_layers import LayerError, blocks, elementwise, positionwise
+from caffe_layers import LayerError, blocks, elementwise_targets, positionwise
 from caffe_layers import functional as F
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -206,7 +206,7 @@ def test_targets_treated_as_few_give_what_many_give(layer):
         arrays = case.arrays(seed, np.float64)
         loss, gradient = case.function(*arrays, **case.params)
         with pytest.MonkeyPatch.context() as patch:
-            for module in (elementwise, positionwise):
+            for module in (elementwise_targets, positionwise):
                 patch.setattr(module, "_FEW", 1)
                 patch.setattr(module, "_SMALL", 0)
             of_few, gradient_of_few = case.function(*arrays, **case.params)
