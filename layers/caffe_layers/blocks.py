@@ -83,7 +83,7 @@ class Workspace:
 
     def __init__(self):
         self._arrays = {}
-        self._of_threads = [self]
+        self._of_others = []  # without itself, so that it is freed at once when it is no longer needed
 
     def array(self, name, shape, dtype):
         """An array of that shape and dtype, with anything in it: the last one of that name is no more."""
@@ -94,9 +94,11 @@ class Workspace:
         return flat[:size].reshape(shape)
 
     def of_thread(self, number):
-        while len(self._of_threads) <= number:
-            self._of_threads.append(Workspace())
-        return self._of_threads[number]
+        if number == 0:
+            return self
+        while len(self._of_others) < number:
+            self._of_others.append(Workspace())
+        return self._of_others[number - 1]
 
 
 def run(layout, workspace, work, arrays=1, compiled=False):

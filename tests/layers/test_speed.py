@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import tracemalloc
@@ -115,6 +116,24 @@ def test_a_terminal_is_told_once_that_a_kernel_is_compiled_and_nothing_else_is(m
     notice.on_start(ours)
     notice.on_start(ours)
     assert capsys.readouterr().err == "caffe_layers: compiling for this machine, once, for a few seconds\n"
+
+
+@pytest.mark.parametrize("layer", LOSSES)
+def test_a_function_gives_its_memory_back_at_once(layer, monkeypatch):
+    monkeypatch.setenv("CAFFE_LAYERS_THREADS", "2")
+    case = Case(layer, LARGE)
+    arrays = case.arrays(5)
+    case.function(*arrays, **case.params)
+    gc.disable()  # nothing may wait for it
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            case.function(*arrays, **case.params)
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert kept < 100_000
 
 
 @pytest.mark.parametrize("layer", LOSSES)
