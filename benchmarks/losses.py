@@ -27,7 +27,7 @@ import workloads  # noqa: E402
 
 from caffe_layers import functional  # noqa: E402
 
-REUSE = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
+REUSE = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 34), "MALLOC_ARENA_MAX": "1"}
 """glibc keeps what is freed: else it would give large arrays back at once, and each call would pay for new pages."""
 RETURN = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16)}
 """glibc gives arrays back at once, so that what a call needs can be seen."""
