@@ -112,7 +112,7 @@ def evaluate(params, arrays, workspace, formulas, alpha=None, class_factor=None,
             np.copyto(result, gradient, casting="same_kind")
         return total
 
-    arrays_kept = 4 if target.seems_yes_or_no() else 8 if formulas.no_sum is None else 2
+    arrays_kept = 4 if target.seems_yes_or_no() else 8 if formulas.no_sum is None else 3
     return sum(run(layout, workspace, work, arrays_kept, compiled is not None), 0.0)
 
 
