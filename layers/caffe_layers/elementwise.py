@@ -12,7 +12,7 @@ import numpy as np
 
 from caffe_layers import normalization
 from caffe_layers.blocks import Workspace, flat_index, run
-from caffe_layers.elementwise_targets import MANY, DenseTarget, IndexTarget, product
+from caffe_layers.elementwise_targets import MANY, DenseTarget, IndexTarget, product_of
 from caffe_layers.loss import AXIS, CLASS_WEIGHT, ignore_label
 from caffe_layers.params import BELOW_ONE, INTEGER_FROM_0, WEIGHT_OR_WEIGHTS, Parameter, choice, or_null
 from caffe_layers.sigmoid import write_sigmoid
@@ -87,7 +87,7 @@ def evaluate(params, arrays, workspace, formulas, alpha=None, class_factor=None,
             write_sigmoid(x, block.of(arrays.probabilities))
         if compiled is not None:
             t, ignored = target.unchecked(block, own)
-            weight = product(factor, target.class_weight, class_factor, target.weights_of(block))
+            weight = product_of(factor, target.class_weight, class_factor, target.weights_of(block))
             if ignored is not None:
                 weight = weight * ~ignored
             total = compiled(x, t, pos_weight, weight, alpha, result, own)
@@ -96,14 +96,14 @@ def evaluate(params, arrays, workspace, formulas, alpha=None, class_factor=None,
         gradient = result if x.dtype == dtype else own.array("gradient", x.shape, dtype)
         x = x.astype(dtype, copy=False)
         t, yes, ignored = target.read(block, own)
-        weight = product(factor, target.class_weight, class_factor, target.weights_of(block))
+        weight = product_of(factor, target.class_weight, class_factor, target.weights_of(block))
         total = None
         if yes is None:
             if formulas.no_sum is not None and ignored is alpha is pos_weight is None and isinstance(weight, float):
                 total = _linear(x, t, weight, formulas, gradient, own)
         else:
             of_no = weight if alpha is None else weight * (1 - alpha)
-            of_yes = product(weight, 1 if alpha is None else alpha, pos_weight)
+            of_yes = product_of(weight, 1 if alpha is None else alpha, pos_weight)
             answers, where = (_many_yeses, t) if yes is MANY else (_few_yeses, yes)
             total = answers(x, where, of_no, of_yes, ignored, formulas, gradient, own)
         if total is None:
@@ -117,7 +117,7 @@ def evaluate(params, arrays, workspace, formulas, alpha=None, class_factor=None,
 
 
 _MANY, _ALIKE = 4096, 16
-"""More losses than these are of like size where none is more than one in _ALIKE of their sum."""
+"""Of more losses than these it is asked whether they are of like size: none more than one in _ALIKE of their sum."""
 
 
 def _few_yeses(x, places, of_no, of_yes, ignored, formulas, gradient, workspace):
@@ -214,11 +214,12 @@ def _sum(losses, ignored, gradient):
 
 def _total(losses):
     """The sum, in float64 where one is so large that the others would lose their digits beside it."""
-    total = float(np.add.reduce(losses, axis=None))
-    if _are_alike(losses, total):
-        return total
+    if losses.size > _MANY:
+        total = float(np.add.reduce(losses, axis=None))
+        if _are_alike(losses, total):
+            return total
     return float(np.add.reduce(losses, axis=None, dtype=np.float64))
 
 
 def _are_alike(losses, total):
-    return losses.size > _MANY and np.maximum.reduce(losses, axis=None) <= total / _ALIKE
+    return np.maximum.reduce(losses, axis=None) <= total / _ALIKE

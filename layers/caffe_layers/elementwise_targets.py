@@ -60,7 +60,7 @@ class IndexTarget:
             weight = class_weight.astype(np.float64).take(channel)
             if named is not None:
                 weight *= named
-            return float(product(weight, None if self.weights is None else block.of_positions(self.weights)).sum())
+            return float(product_of(weight, None if self.weights is None else block.of_positions(self.weights)).sum())
 
         return sum(run(self.layout, workspace, weight))
 
@@ -119,7 +119,7 @@ class DenseTarget:
                 return t.size - (0 if ignored is None else np.count_nonzero(ignored))
             if mode == "POSITIVES":
                 return np.count_nonzero(t != 0)
-            return float(product(t, self.class_weight, self.weights_of(block)).sum(dtype=np.float64))
+            return float(product_of(t, self.class_weight, self.weights_of(block)).sum(dtype=np.float64))
 
         return sum(run(self.layout, workspace, part))
 
@@ -142,7 +142,7 @@ def _seems_yes_or_no(t):
     return ((first == 0) | (first == 1)).all()
 
 
-def product(*values):
+def product_of(*values):
     """The product of those that are not None."""
     result = None
     for value in values:

@@ -80,9 +80,8 @@ class BlockTarget(namedtuple("BlockTarget", "values places")):
             return sum_over_channels(self.values, x)
         return self._sums(self._few(self.values) * self._few(x).astype(np.float64))
 
-    def write_gradient(self, e, inverse, coefficient):
-        """Make of exponentials and the inverse of their sums the gradient coefficient (e inverse sum_k t_k - t_c)."""
-        share = self.mass() * inverse
+    def write_gradient(self, e, share, coefficient):
+        """Make of exponentials the gradient coefficient (e share - t_c); share and coefficient are n x s."""
         if self.places is None:
             e *= share[:, None].astype(e.dtype)
             e -= self.values

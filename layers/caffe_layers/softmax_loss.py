@@ -118,7 +118,7 @@ def dense_block(x, target, coefficient, gradient, probabilities, workspace):
         inverse[exact] = 1 / (1 + tail)
     if probabilities is not None:
         np.multiply(e, inverse[:, None].astype(x.dtype), out=probabilities)
-    target.write_gradient(gradient, inverse, np.broadcast_to(coefficient, mass.shape))
+    target.write_gradient(gradient, mass * inverse, np.broadcast_to(coefficient, mass.shape))
     return losses
 
 
