@@ -64,6 +64,8 @@ def outside(t):
     return f(1) if farther > f(0) else f(0)
 
 
+# Three loops of one shape: with a branch in it the loop has no vector instructions, and numba keeps no function on disk
+# that another has made.
 @loops
 def _cross_entropies(x, t, pos_weight, weight, of_no, of_yes_more, gradient):
     total, bad = f(0), f(0)
@@ -143,7 +145,7 @@ def block(x, t, pos_weight, weight, alpha, gradient, workspace, gamma):
         scalar * f(1 if alpha is None else 1 - alpha),
         scalar * f(0 if alpha is None else 2 * alpha - 1),
         result.reshape(-1),
-        gamma,
+        float(gamma),
         _ONES,
     )
     if result is not gradient:

@@ -46,15 +46,15 @@ def of_label(others, e_t, gamma, modulation):
 @loops
 def _modulate(others, e_t, gamma, modulation):
     """Write (1 - p_t)^gamma."""
-    if gamma == f(0):
+    if gamma == 0:
         modulation[:] = f(1)
-    elif gamma == f(1) or gamma == f(2):
+    elif gamma == 1 or gamma == 2:
         for j in range(len(others)):
-            modulation[j] = power(others[j] / (others[j] + e_t[j]), gamma)
+            modulation[j] = power(others[j] / (others[j] + e_t[j]), f(gamma))
     else:
         for j in range(len(others)):
             total = np.float64(others[j]) + np.float64(e_t[j])
-            modulation[j] = f(power64(np.float64(others[j]) / total, np.float64(gamma)))
+            modulation[j] = f(power64(np.float64(others[j]) / total, gamma))
 
 
 @loops
@@ -63,7 +63,7 @@ def _positions(others, e_t, coefficient, factor, gamma, scale):
     _modulate(others, e_t, gamma, scale)
     total = f(0)
     for j in range(len(others)):
-        loss, slope, inverse = of_label(others[j], e_t[j], gamma, scale[j])
+        loss, slope, inverse = of_label(others[j], e_t[j], f(gamma), scale[j])
         weight = coefficient[j]
         total += weight * loss
         scale[j] = weight * factor * slope * inverse
@@ -152,12 +152,12 @@ def index_block(arrays, block, label, coefficient, factor, gamma=0.0):
     if layout.inner == 1:
         x, dx = (array[block.rows].reshape(-1, layout.channels) for array in (arrays.scores, gradient))
         coefficient = np.ascontiguousarray(coefficient.reshape(-1), np.float32)
-        return _index_rows(x, label.reshape(-1), coefficient, f(factor), f(gamma), dx)
+        return _index_rows(x, label.reshape(-1), coefficient, f(factor), float(gamma), dx)
     total, first = 0.0, block.columns.start
     for n, row in enumerate(range(block.rows.start, block.rows.stop)):
         weights = np.ascontiguousarray(coefficient[n], np.float32)
         total += _index_columns(
-            arrays.scores[row], np.ascontiguousarray(label[n]), weights, f(factor), f(gamma), gradient[row], first
+            arrays.scores[row], np.ascontiguousarray(label[n]), weights, f(factor), float(gamma), gradient[row], first
         )
     return total
 

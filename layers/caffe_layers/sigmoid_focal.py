@@ -116,7 +116,8 @@ def terms(distance, u, sides, weight, gradient, workspace, gamma):
 def formulas(gamma, dtype):
     if gamma == 0:
         return sigmoid_cross_entropy.formulas(dtype)
-    if gamma > 2:  # The power multiplies the relative error of its base: here that is too much for float32.
+    # The power multiplies the relative error of its base, and that of gamma with the base's logarithm.
+    if gamma > 2 or float(np.float32(gamma)) != gamma:
         dtype = np.float64
     rough = partial(no_terms, gamma=gamma, exp_dtype=None)
     return elementwise.Formulas(partial(no_terms, gamma=gamma), rough, partial(terms, gamma=gamma), None, dtype)

@@ -48,7 +48,7 @@ def _the_largest(gradient):
 def test_the_loss_of_a_label_is_exact_to_its_own_size(name, scale, channels):
     x, rng = _scores(channels, scale, 0)
     labels = np.where(rng.rand(len(x)) < 0.5, x.argmax(axis=1), rng.randint(0, channels, len(x)))
-    for gamma in [0, 0.5, 2, 3] if "focal" in name else [None]:
+    for gamma in [0, 0.3, 0.5, 2, 2.7, 3] if "focal" in name else [None]:
         params = {} if gamma is None else {"gamma": gamma}
         for row, label in zip(x, labels, strict=True):
             _check(getattr(F, name), row, label, _the_loss, _the_largest, **params)
@@ -73,7 +73,7 @@ def test_the_softmax_loss_of_dense_targets_is_exact_to_its_largest_term(target, 
 def test_the_sigmoid_losses_of_yes_or_no_are_exact_to_their_own_size(name, scale, channels):
     x, rng = _scores(channels, scale, 2)
     t = (rng.rand(*x.shape) < 0.4).astype(np.float32)
-    for gamma in [0.5, 2, 3] if "focal" in name else [None]:
+    for gamma in [0.3, 0.5, 1.7, 2, 2.7, 3] if "focal" in name else [None]:
         params = {} if gamma is None else {"gamma": gamma}
         for row, target_row in zip(x, t, strict=True):
             _check(getattr(F, name), row, target_row, _the_loss, _the_largest, **params)
