@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from caffe_layers.blocks import flat_index, run
-from caffe_layers.targets import DenseTargets, Labels, per_class, read_weights
+from caffe_layers.targets import DenseTargets, Labels, are_few, per_class, places_of_few, read_weights
 
 MANY = "many"
 """What stands for the places of the ones among targets that are 0 or 1, where it would take too long to list them."""
-_FEW, _SMALL = 8, 4096
-"""Up to one in so many is few, of more targets than these."""
 
 
 class IndexTarget:
@@ -36,7 +34,7 @@ class IndexTarget:
         places = (np.arange(n)[:, None] * self.layout.channels + channel) * s + np.arange(s)
         places = places.reshape(-1) if named is None else places[named]
         t.reshape(-1)[places] = self.yes
-        yes = None if self.no else MANY if places.size * _FEW > t.size or t.size <= _SMALL else places
+        yes = None if self.no else places if are_few(places.size, t.size) else MANY
         return t, yes, None if ignored is None else ignored[:, None]
 
     def unchecked(self, block, workspace):
@@ -89,9 +87,9 @@ class DenseTarget:
         epsilon = self.params["label_smoothing"]
         if self.params["ignore_label"] is None and not epsilon:
             t = self.targets.unchecked(block)
-            yes = None if t is None else _yeses(t, workspace)
-            if yes is not None:
-                return t, yes, None
+            if t is not None:
+                yes = _yeses(t, workspace)
+                return (self.targets.read(block)[0] if yes is None else t), yes, None
         t, ignored = self.targets.read(block)
         if epsilon:
             return t * t.dtype.type(1 - epsilon) + t.dtype.type(epsilon / 2), None, ignored
@@ -128,11 +126,11 @@ def _yeses(t, workspace):
     """Where t, of which all others are 0, is 1: the places in the flat block, or MANY; None: it has other values."""
     if not _seems_yes_or_no(t):
         return None
-    mask = workspace.array("yes", t.shape, np.dtype(bool))
-    number = np.count_nonzero(np.not_equal(t, 0, out=mask))
-    if number * _FEW > t.size or t.size <= _SMALL:
+    places = places_of_few(t, workspace)
+    if places is None:
+        mask = workspace.array("not 0", t.shape, np.dtype(bool))
+        number = np.count_nonzero(np.not_equal(t, 0, out=mask))
         return MANY if np.count_nonzero(np.equal(t, 1, out=mask)) == number else None
-    places = np.flatnonzero(mask)
     flat, index = flat_index(t, places)
     return places if (flat[index] == 1).all() else None
 

@@ -24,7 +24,7 @@ from caffe_layers.blocks import flat_index, run
 from caffe_layers.loss import AXIS, CLASS_WEIGHT, ignore_label
 from caffe_layers.params import BELOW_ONE, INTEGER_FROM_0, Parameter, choice, or_null
 from caffe_layers.softmax import sum_over_channels, write_softmax
-from caffe_layers.targets import DenseTargets, Labels, per_class, read_weights
+from caffe_layers.targets import DenseTargets, Labels, per_class, places_of_few, read_weights
 
 PARAMETERS = (
     AXIS,
@@ -57,10 +57,6 @@ def evaluate(params, arrays, workspace, index_block, dense_block, class_factor=N
         layout, workspace, lambda block, own: target.evaluate(block, factor, own), compiled=compiled is not None
     )
     return float(factor) * sum(results)
-
-
-_FEW, _SMALL = 8, 4096
-"""Up to one in so many is few, of more targets than these."""
 
 
 class BlockTarget(namedtuple("BlockTarget", "values places")):
@@ -103,14 +99,6 @@ class BlockTarget(namedtuple("BlockTarget", "values places")):
     def _sums(self, few):
         n, _, s = self.values.shape
         return np.bincount(self._positions(), few, n * s).reshape(n, s)
-
-
-def _places_of_few(t, workspace):
-    """The flat places of what is not 0 in a block, or None where it is not few."""
-    if t.size <= _SMALL:
-        return None
-    mask = np.not_equal(t, 0, out=workspace.array("not 0", t.shape, np.dtype(bool)))
-    return np.flatnonzero(mask) if np.count_nonzero(mask) * _FEW <= t.size else None
 
 
 def _with_probabilities(total, arrays, block, workspace):
@@ -239,7 +227,7 @@ class _Dense:
         The second is a :class:`BlockTarget`.
         """
         t = self.targets.unchecked(block) if self.params["ignore_label"] is None else None
-        places = None if t is None else _places_of_few(t, workspace)
+        places = None if t is None else places_of_few(t, workspace)
         ignored_elements = ignored = None
         if places is not None:
             self.targets.check(block, places)

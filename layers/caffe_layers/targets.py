@@ -15,6 +15,21 @@ import numpy as np
 from caffe_layers.blocks import flat_index, run
 from caffe_layers.layer import LabelError, ParameterError, ShapeError
 
+FEW, SMALL = 8, 4096
+"""Up to one in so many is few, of more than these."""
+
+
+def are_few(number, size):
+    return size > SMALL and number * FEW <= size
+
+
+def places_of_few(values, workspace):
+    """The flat places of what is not 0 in a block, or None where it is not few."""
+    if values.size <= SMALL:
+        return None
+    mask = np.not_equal(values, 0, out=workspace.array("not 0", values.shape, np.dtype(bool)))
+    return np.flatnonzero(mask) if are_few(np.count_nonzero(mask), values.size) else None
+
 
 class Layout(namedtuple("Layout", "shape axis outer channels inner")):
     """How the scores of ``shape`` are seen: ``outer`` x ``channels`` x ``inner``."""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_cases import CASES, LOSS_FUNCTIONS, LOSSES, MODES, Case, cases
 
-from caffe_layers import LayerError, blocks, elementwise_targets, positionwise
+from caffe_layers import LayerError, blocks, targets
 from caffe_layers import functional as F
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -206,9 +206,8 @@ def test_targets_treated_as_few_give_what_many_give(layer):
         arrays = case.arrays(seed, np.float64)
         loss, gradient = case.function(*arrays, **case.params)
         with pytest.MonkeyPatch.context() as patch:
-            for module in (elementwise_targets, positionwise):
-                patch.setattr(module, "_FEW", 1)
-                patch.setattr(module, "_SMALL", 0)
+            patch.setattr(targets, "FEW", 1)
+            patch.setattr(targets, "SMALL", 0)
             of_few, gradient_of_few = case.function(*arrays, **case.params)
         assert of_few == pytest.approx(loss, rel=1e-12, abs=1e-300)
         np.testing.assert_allclose(gradient_of_few, gradient, rtol=1e-11, atol=1e-14 * np.abs(gradient).max(initial=0))
