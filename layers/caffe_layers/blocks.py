@@ -49,6 +49,16 @@ class Block(namedtuple("Block", "rows columns")):
         return None if array is None else array[self.rows, self.columns]
 
 
+class Whole(Block):
+    """All rows and columns: small calls are spared the views."""
+
+    def of(self, array):
+        return array
+
+    def of_positions(self, array):
+        return array
+
+
 def flat_index(block, places):
     """(array, index) of the places of a flat block, which may be a part of a larger array."""
     if block.flags.c_contiguous:
@@ -109,7 +119,7 @@ def run(layout, workspace, work, arrays=1, compiled=False):
     """
     elements = layout.outer * layout.channels * layout.inner
     if elements <= BLOCK:
-        return [work(Block(slice(0, layout.outer), slice(0, layout.inner)), workspace)] if elements else []
+        return [work(Whole(slice(0, layout.outer), slice(0, layout.inner)), workspace)] if elements else []
     number = threads()
     blocks = cut(layout, _block_size(layout, elements, number, arrays, compiled))
     number = min(number, len(blocks))

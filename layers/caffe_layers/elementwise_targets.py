@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from caffe_layers.blocks import flat_index, run
-from caffe_layers.targets import DenseTargets, Labels, are_few, per_class, places_of_few, read_weights
+from caffe_layers.targets import DenseTargets, Labels, are_few, per_class, places_of, places_of_few, read_weights
 
 MANY = "many"
 """What stands for the places of the ones among targets that are 0 or 1, where it would take too long to list them."""
@@ -31,7 +31,7 @@ class IndexTarget:
         n, s = label.shape
         t = workspace.array("target", (n, self.layout.channels, s), self.dtype)
         t[...] = self.no
-        places = (np.arange(n)[:, None] * self.layout.channels + channel) * s + np.arange(s)
+        places = places_of(channel, self.layout.channels)
         places = places.reshape(-1) if named is None else places[named]
         t.reshape(-1)[places] = self.yes
         yes = None if self.no else places if are_few(places.size, t.size) else MANY

@@ -16,7 +16,7 @@ from caffe_layers import params as param_str
 from caffe_layers.blocks import Workspace, run
 from caffe_layers.layer import TEST, TRAIN, LayerError, ParameterError, PluginLayer, naming
 from caffe_layers.params import INTEGER, WEIGHTS, Parameter, or_null
-from caffe_layers.targets import Layout, check_bottoms, per_class
+from caffe_layers.targets import Layout, check_bottoms, per_class, places_of
 
 AXIS = Parameter("axis", INTEGER, 1, "the axis of the channels; negative counts from the last")
 HIGHEST = float(np.finfo(np.float32).max)
@@ -139,8 +139,7 @@ class Arrays(namedtuple("Arrays", "layout scores labels weights gradient probabi
         """Where elements at ``places`` of the scores are in :meth:`gradient_memory`: (a view of one dim, places)."""
         if self.gradient is not None:
             return self.gradient.reshape(-1), places
-        n, channels, s = memory.shape
-        return memory.reshape(-1), (np.arange(n)[:, None] * channels + channel) * s + np.arange(s)
+        return memory.reshape(-1), places_of(channel, self.layout.channels)
 
 
 def scaled(layout, workspace, values, scale, out):

@@ -16,8 +16,10 @@ SAFE = 1e30
 _LARGEST = float(np.finfo(np.float64).max)
 _CHANNELS = 32
 """So many channels are summed before the sum goes on in float64."""
-_SMALL = 4096
+SMALL = 4096
 """Up to so many values, the overhead of a call counts for more than what it does."""
+MODERATE = 1e5
+"""Where the squares of all scores sum to less, all exponentials and their ratios are within 1e-280 and 1e280."""
 
 
 def sum_over_channels(values, factors=None):
@@ -26,9 +28,10 @@ def sum_over_channels(values, factors=None):
     Large ones are summed in the values' own dtype, in so many parts that no digits are lost.
     """
     n, channels, s = values.shape
-    if factors is None and values.size <= _SMALL:
+    if factors is None and values.size <= SMALL:
         if s == 1:
-            return np.dot(values[:, :, 0], _ones(channels, values.dtype)).astype(np.float64)[:, None]
+            total = np.dot(values.reshape(n, channels), _ones(channels, values.dtype))
+            return total.astype(np.float64, copy=False).reshape(n, 1)
         return np.add.reduce(values, axis=1, dtype=np.float64)
     if s == 1:
         if factors is None:

@@ -6,7 +6,8 @@ import numpy as np
 
 from caffe_layers import engine, positionwise, positionwise_onnx
 from caffe_layers.loss import HIGHEST, LossLayer, loss_and_gradient, onnx_log1p, product
-from caffe_layers.softmax import SAFE, are_safe, shifted, sum_over_channels
+from caffe_layers.softmax import MODERATE, SAFE, SMALL, are_safe, shifted, sum_over_channels
+from caffe_layers.targets import places_of
 
 
 def softmax_loss(
@@ -54,35 +55,40 @@ def index_block(x, of_label, label, coefficient, gradient, place, probabilities,
     1 - p_t = others / total cancels. ``modulate(1 - p_t, others / e_t, -log p_t)`` gives another function of them and
     its derivative by -log p_t.
     """
-    e = np.exp(x, out=gradient)
     scores, places = of_label
-    e_t = np.exp(scores.take(places).astype(np.float64))  # after the block's own exp, which has brought them near
-    flat, places = place
+    # If there is one block, places are the same in all arrays. float64 lacks neither digits nor, for these, range.
+    small = x.size == scores.size <= SMALL and np.dot(scores, scores) < MODERATE
+    if small:
+        e = np.exp(x, dtype=np.float64)
+        flat = e.reshape(-1)
+        e_t = flat[places]
+    else:
+        e = np.exp(x, out=gradient)
+        e_t = np.exp(scores.take(places).astype(np.float64))  # after the block's own exp, which has brought them near
+        flat, places = place
     flat[places] = 0
     others = sum_over_channels(e)
-    if modulate is not None and np.logical_or.reduce(others < e_t, axis=None):
+    if modulate is not None and not small and np.logical_or.reduce(others < e_t, axis=None):
         # Where the label is likely, a power multiplies the relative error of 1 - p_t: then the block is float64.
         e = np.exp(x, out=workspace.array("e", x.shape, np.dtype(np.float64)), dtype=np.float64)
-        np.put_along_axis(e, label[:, None], 0, axis=1)
+        flat, places = e.reshape(-1), places_of(label, x.shape[1])
+        flat[places] = 0
         others = sum_over_channels(e)
     total = others + e_t
-    inverse = 1 / total
     ratio = others / e_t
     losses = np.log1p(ratio)
-    if not are_safe(others, total + ratio):
+    if not small and not are_safe(others, total + ratio):
         far = ~((others > 1 / SAFE) & (total + ratio < SAFE))
         others[far], total[far], ratio[far], losses[far] = _index_rows(x, label, e, e_t, far)
-        inverse = 1 / total
     if probabilities is not None:
-        np.multiply(e, inverse[:, None].astype(x.dtype), out=probabilities, casting="same_kind")
-        np.put_along_axis(probabilities, label[:, None], (e_t * inverse)[:, None].astype(x.dtype), axis=1)
-    scale = coefficient * inverse
+        np.multiply(e, (1 / total)[:, None].astype(x.dtype), out=probabilities, casting="same_kind")
+        np.put_along_axis(probabilities, label[:, None], (e_t / total)[:, None].astype(x.dtype), axis=1)
+    scale = coefficient / total
     if modulate is not None:
-        losses, slope = modulate(others * inverse, ratio, losses)
+        losses, slope = modulate(others / total, ratio, losses)
         scale *= slope
-    np.multiply(e, scale[:, None].astype(e.dtype), out=gradient, casting="same_kind")
-    others *= scale
     flat[places] = np.negative(others, out=others)
+    np.multiply(e, scale[:, None].astype(e.dtype, copy=False), out=gradient, casting="same_kind")
     return losses
 
 

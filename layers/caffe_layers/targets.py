@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import namedtuple
+from functools import lru_cache
 
 import numpy as np
 
@@ -29,6 +30,22 @@ def places_of_few(values, workspace):
         return None
     mask = np.not_equal(values, 0, out=workspace.array("not 0", values.shape, np.dtype(bool)))
     return np.flatnonzero(mask) if are_few(np.count_nonzero(mask), values.size) else None
+
+
+def places_of(channel, channels):
+    """The flat places of these channels (n x s) in a block of n x ``channels`` x s."""
+    n, s = channel.shape
+    if s == 1:
+        return channel + _starts(n, channels)
+    return (_starts(n, channels) + channel) * s + np.arange(s)
+
+
+@lru_cache(maxsize=4)
+def _starts(number, step):
+    """Kept, as for small calls it takes longer to make than to use."""
+    starts = np.arange(0, number * step, step)[:, None]
+    starts.flags.writeable = False
+    return starts
 
 
 class Layout(namedtuple("Layout", "shape axis outer channels inner")):
@@ -57,10 +74,11 @@ class Layout(namedtuple("Layout", "shape axis outer channels inner")):
     def places(self, block, channel):
         """Where the elements of these channels (n x s) of a block are in memory, counted in elements."""
         rows, columns = block
-        step = self.channels * self.inner
-        row = np.arange(rows.start * step, rows.stop * step, step)[:, None]
-        if self.inner == 1:
-            return channel + row
+        first = rows.start * self.channels * self.inner
+        if columns.stop - columns.start == self.inner:
+            places = places_of(channel, self.channels)
+            return places + first if first else places
+        row = first + self.inner * _starts(rows.stop - rows.start, self.channels)
         return channel * self.inner + (row + np.arange(columns.start, columns.stop))
 
 
@@ -117,6 +135,11 @@ def _first_outside(values, low, high):
     return tuple(int(at) for at in np.argwhere(wrong)[0])
 
 
+def _largest(values):
+    # The reduction is faster, but takes longer to start.
+    return values.item(values.argmax()) if values.size <= SMALL else np.maximum.reduce(values, axis=None)
+
+
 class Labels:
     """Labels, one per position, as outer x inner: read block by block, and counted."""
 
@@ -142,7 +165,7 @@ class Labels:
         if ignored is not None:
             label *= ~ignored
         # As unsigned numbers, those below 0 are above all classes.
-        valid = label.size == 0 or np.maximum.reduce(label.view(np.uintp), axis=None) < self._classes
+        valid = label.size == 0 or _largest(label.view(np.uintp)) < self._classes
         if not valid or (given.dtype.kind == "f" and not np.logical_and.reduce(np.floor(given) == given, axis=None)):
             self._refuse()
         return label, ignored
