@@ -21,28 +21,45 @@ loops = numba.njit(fastmath={"contract", "reassoc"}, cache=True, nogil=True, err
 
 _LOG2_E = f(1.4426950408889634)
 _LN2_HIGH, _LN2_LOW = f(0.693359375), f(-2.12194440e-4)
-_TO_INTEGER = f(1.5 * 2**23)
-_LOWEST, _HIGHEST = f(-104), f(89)
+_TO_INTEGER = 1.5 * 2**23
 _E2, _E3, _E4, _E5, _E6 = f(0.5), f(0.16666576266), f(0.04166655615), f(0.008363178), f(0.00139261817)
 
 
 @function
-def exp(x):
-    """e**x within 0.6 ulp; 0 or a denormal below -87, infinity above 88.8. x = k log 2 + r, e**x = 2**k e**r."""
-    x = _LOWEST if x < _LOWEST else x
-    x = _HIGHEST if x > _HIGHEST else x
-    # Adding this constant rounds to an integer, and its low bits are then that integer.
-    shifted = x * _LOG2_E + _TO_INTEGER
-    k = shifted - _TO_INTEGER
+def _exp_in_parts(x, to_integer):
+    """(e**r, bits) with x = k log 2 + r, by adding the constant 1.5 * 2**23 + bias, which rounds to an integer.
+
+    The low bits of the sum are k + bias; moved to where the exponent is, they make 2**(k + bias - 127).
+    """
+    shifted = f(x * _LOG2_E + to_integer)
+    k = shifted - to_integer
     r = (x - k * _LN2_HIGH) - k * _LN2_LOW
     p = _E2 + r * (_E3 + r * (_E4 + r * (_E5 + r * _E6)))
-    p = f(1) + (r + (r * r) * p)
-    # In two factors, since 2**k alone may be too large or too small for a float32.
-    n = i(k)
-    half = i(n >> i(1))
-    first = i((half + i(127)) << i(23))
-    second = i((i(n - half) + i(127)) << i(23))
-    return p * first.view(np.float32) * second.view(np.float32)
+    return f(1) + (r + (r * r) * p), i(shifted.view(np.int32) << i(23)).view(np.float32)
+
+
+_LOWEST, _TO_RAISED, _LOWERING = f(-104), f(_TO_INTEGER + 127 + 64), f(2.0**-64)
+
+
+@function
+def exp_of_negative(x):
+    """e**x of an x of 0 or less, within 1.1 ulp; a denormal below -87.3, and 0 below -104."""
+    x = _LOWEST if x < _LOWEST else x
+    p, power_of_2 = _exp_in_parts(x, _TO_RAISED)
+    # In two factors, since 2**k alone may be too small for a float32.
+    return p * power_of_2 * _LOWERING
+
+
+_LOWEST_NORMAL, _HIGHEST_NORMAL, _TO_BIASED = f(-87.3), f(88), f(_TO_INTEGER + 127)
+
+
+@function
+def exp_of_moderate(x):
+    """e**x within 1.1 ulp, for x from -87.3 to 88; its value at these below and above, so never 0 nor infinity."""
+    x = _LOWEST_NORMAL if x < _LOWEST_NORMAL else x
+    x = _HIGHEST_NORMAL if x > _HIGHEST_NORMAL else x
+    p, power_of_2 = _exp_in_parts(x, _TO_BIASED)
+    return p * power_of_2
 
 
 _U = tuple(

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_layers.compiled_math import exp, exp64, f, function, log1p64, log1p_of_fraction, loops, power, power64
+from caffe_layers.compiled_math import (
+    exp64,
+    exp_of_negative,
+    f,
+    function,
+    log1p64,
+    log1p_of_fraction,
+    loops,
+    power,
+    power64,
+)
 
 _CHUNK = 1024
 _ONES = np.ones(_CHUNK, np.float32)
@@ -15,7 +25,7 @@ _TINY = np.finfo(np.float32).tiny
 def cross_entropy(x, t, pos_weight):
     """(loss, dloss/d|x|, and what the focal loss needs of them: u, the larger and the smaller one of p and 1 - p)"""
     distance = abs(x)
-    e = exp(-distance)
+    e = exp_of_negative(-distance)
     larger = f(1) / (f(1) + e)
     smaller = e * larger
     above, yes, no = x >= f(0), pos_weight * t, f(1) - t

@@ -19,7 +19,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from caffe_layers import normalization
+from caffe_layers import engine, normalization
 from caffe_layers.blocks import flat_index, run
 from caffe_layers.loss import AXIS, CLASS_WEIGHT, ignore_label
 from caffe_layers.params import BELOW_ONE, INTEGER_FROM_0, Parameter, choice, or_null
@@ -139,12 +139,12 @@ class _Index:
 
     def evaluate(self, block, factor, workspace):
         arrays = self.arrays
-        label, ignored = self.labels.read(block)
-        coefficient = self._weight(block, label, ignored, self.of_label)
         if self.compiled is not None and not self.smoothing:
-            total = self.compiled.index_block(arrays, block, label, coefficient, factor)
+            total = self._compiled_evaluate(block, factor, workspace)
             if math.isfinite(total):
                 return _with_probabilities(total, arrays, block, workspace)
+        label, ignored = self.labels.read(block)
+        coefficient = self._weight(block, label, ignored, self.of_label)
         x, p = block.of(arrays.scores), block.of(arrays.probabilities)
         gradient = arrays.gradient_memory(block, workspace)
         if self.smoothing:
@@ -155,6 +155,13 @@ class _Index:
             of_label, place = (arrays.scores.reshape(-1), places), arrays.places_in(gradient, places, label)
             losses = self.index_block(x, of_label, label, coefficient * factor, gradient, place, p, workspace)
         return _weighed(losses, coefficient, ignored, gradient)
+
+    def _compiled_evaluate(self, block, factor, workspace):
+        compiled_labels = engine.compiled("caffe_layers.compiled_labels", self.arrays.scores.dtype)
+        label, coefficient = self.labels.read_compiled(block, compiled_labels, self.of_label, workspace)
+        if self.weights is not None:
+            np.multiply(coefficient, block.of_positions(self.weights), out=coefficient, casting="same_kind")
+        return self.compiled.index_block(self.arrays, block, label, coefficient, factor)
 
     def _weight(self, block, label, ignored, of_label):
         """The product of each position's weight, its label's entry of ``of_label``, and 0 where it is ignored."""

@@ -170,6 +170,18 @@ class Labels:
             self._refuse()
         return label, ignored
 
+    def read_compiled(self, block, compiled_labels, of_label, workspace):
+        """(label, coefficient) of a block, as compiled functions want them: see compiled_labels.py."""
+        shape = block.of_positions(self._flat).shape
+        label = workspace.array("label", shape, np.dtype(np.int32))
+        coefficient = workspace.array("coefficient", shape, np.dtype(np.float32))
+        given, first = self._flat, (block.rows.start, block.columns.start)
+        if given.dtype.char not in compiled_labels.KINDS:
+            given, first = block.of_positions(given).astype(np.float64), (0, 0)
+        if not compiled_labels.read(given, first, self._ignore_label, self._classes, of_label, label, coefficient):
+            self._refuse()
+        return label, coefficient
+
     def channels(self, label, ignored):
         """Of what :meth:`read` gives: the channel of each label, 0 where it has none, and the mask of those that do."""
         if not self._shifted:
