@@ -61,17 +61,17 @@ def index_block(x, of_label, label, coefficient, gradient, place, probabilities,
     if small:
         e = np.exp(x, dtype=np.float64)
         flat = e.reshape(-1)
-        e_t = flat[places]
     else:
         e = np.exp(x, out=gradient)
-        e_t = np.exp(scores.take(places).astype(np.float64))  # after the block's own exp, which has brought them near
         flat, places = place
+    e_t = flat[places].astype(np.float64, copy=False)
     flat[places] = 0
     others = sum_over_channels(e)
     if modulate is not None and not small and np.logical_or.reduce(others < e_t, axis=None):
         # Where the label is likely, a power multiplies the relative error of 1 - p_t: then the block is float64.
         e = np.exp(x, out=workspace.array("e", x.shape, np.dtype(np.float64)), dtype=np.float64)
         flat, places = e.reshape(-1), places_of(label, x.shape[1])
+        e_t = flat[places]
         flat[places] = 0
         others = sum_over_channels(e)
     total = others + e_t
