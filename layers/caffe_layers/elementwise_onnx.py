@@ -1,7 +1,8 @@
 """Losses with one term per element, in ONNX: what elementwise.py does, as nodes of a graph.
 
-The losses differ in ``onnx_terms(op, x, t, pos_weight) -> (losses, derivative)``, where t and pos_weight may be numbers
-and ``derivative()`` gives the derivative; :func:`onnx_loss` makes the layer of it.
+The losses differ in ``onnx_terms(op, x, t, pos_weight) -> (parts, derivative)``, where t and pos_weight may be numbers.
+The loss of an element is the sum of the ``parts``, and ``derivative()`` gives its derivative; :func:`onnx_loss` makes
+the layer of them.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class OnnxTarget:
         return self.op.count(self.scores, [0] if self.mode == "BATCH_SIZE" else None)
 
     def spread(self, terms):
-        """``terms(x, t, pos_weight)`` of every element: (losses, derivative), of the scores' shape.
+        """``terms(x, t, pos_weight)`` of every element: (parts, derivative), of the scores' shape.
 
         For index targets that is t = 0 everywhere, and then t = 1 for the one element of each position that the label
         names.
@@ -116,7 +117,7 @@ class OnnxTarget:
         everywhere, everywhere_derivative = terms(op, self.scores, epsilon / 2, self.pos_weight)
         labelled, labelled_derivative = terms(op, scores_there, 1 - epsilon / 2, pos_weight)
         return (
-            self._place(labelled, everywhere),
+            [self._place(add(op, labelled), add(op, everywhere))],
             lambda: self._place(labelled_derivative(), everywhere_derivative()),
         )
 
@@ -132,11 +133,22 @@ def _count_of(dims):
     return math.prod(dim for dim in dims if not isinstance(dim, str)), sorted(d for d in dims if isinstance(d, str))
 
 
+def add(op, parts):
+    """Their ONNX sum, element by element."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = op.Add(total, part)
+    return total
+
+
 def onnx_loss(op, layer, scores, labels, weights, onnx_terms, class_factor=None):
     """The layer's top or tops."""
     target = OnnxTarget(op, layer.params, scores, labels, weights, class_factor)
-    losses, derivative = target.spread(onnx_terms)
-    total = onnx_sum(op, product(op, losses, target.coefficient))
+    parts, derivative = target.spread(onnx_terms)
+    if target.coefficient is not None:
+        parts = [op.Mul(add(op, parts), target.coefficient)]
+    # To sum up each part and add the sums takes less memory traffic than to add the parts.
+    total = add(op, [onnx_sum(op, part) for part in parts])
     tops = [op.reshape(op.Min(product(op, total, target.factor), HIGHEST), [1])]
     if layer.top_count > 1:
         tops.append(op.Sigmoid(scores))

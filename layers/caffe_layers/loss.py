@@ -215,11 +215,11 @@ def onnx_log1p(op, x):
 
 
 def onnx_log1p_of_exp_of_minus(op, distance):
-    """log(1 + exp(-distance)) for a distance of 0 or more.
+    """log(1 + exp(-distance)) for a distance of 0 or more, in three parts to be added.
 
-    Not by Softplus, which has no vector instructions in ONNX Runtime. With u = 1 + e rounded, e - (u - 1) is what the
+    Not by Softplus, which has no vector instructions in ONNX Runtime. With u = 1 + e rounded, e + (1 - u) is what the
     rounding has lost, and the whole of it where u is 1.
     """
     e = op.Exp(op.Neg(distance))
     u = op.Add(e, 1)
-    return op.Add(op.Log(u), op.Sub(e, op.Sub(u, 1)))
+    return op.Log(u), e, op.Sub(1, u)

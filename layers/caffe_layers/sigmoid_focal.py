@@ -124,11 +124,12 @@ def formulas(gamma, dtype):
 
 
 def onnx_terms(op, x, t, pos_weight, alpha, gamma):
-    """(losses, derivative) of :func:`terms`; see elementwise_onnx.py."""
-    cross_entropy_losses, cross_entropy_derivative = sigmoid_cross_entropy.onnx_terms(op, x, t, pos_weight)
+    """(parts, derivative) of :func:`terms`; see elementwise_onnx.py."""
+    parts, cross_entropy_derivative = sigmoid_cross_entropy.onnx_terms(op, x, t, pos_weight)
+    cross_entropy_losses = elementwise_onnx.add(op, parts)
     alpha_t = None if alpha is None else _onnx_alpha(op, t, alpha)
     if gamma == 0:
-        return product(op, cross_entropy_losses, alpha_t), lambda: product(op, cross_entropy_derivative(), alpha_t)
+        return [product(op, cross_entropy_losses, alpha_t)], lambda: product(op, cross_entropy_derivative(), alpha_t)
     p, rest = op.Sigmoid(x), op.Sigmoid(op.Neg(x))
     q = _onnx_q(op, p, rest, t)
     sign = gamma * (1 - 2 * t) if isinstance(t, float) else op.Sub(gamma, op.Mul(t, 2 * gamma))
@@ -141,7 +142,7 @@ def onnx_terms(op, x, t, pos_weight, alpha, gamma):
             slope = op.Mul(op.Mul(slope, sign), cross_entropy_losses)
             return op.Mul(op.Add(cross_entropy_derivative(), slope), modulation)
 
-        return op.Mul(cross_entropy_losses, modulation), derivative
+        return [op.Mul(cross_entropy_losses, modulation)], derivative
     # One q is left out of the modulation, and nothing has to be divided by it.
     modulation = product(op, onnx_power(op, q, gamma - 1) if gamma > 1 else None, alpha_t)
 
@@ -149,7 +150,7 @@ def onnx_terms(op, x, t, pos_weight, alpha, gamma):
         slope = op.Mul(op.Mul(op.Mul(p, rest), sign), cross_entropy_losses)
         return product(op, op.Add(op.Mul(cross_entropy_derivative(), q), slope), modulation)
 
-    return product(op, op.Mul(cross_entropy_losses, q), modulation), derivative
+    return [product(op, op.Mul(cross_entropy_losses, q), modulation)], derivative
 
 
 def _onnx_q(op, p, rest, t):
