@@ -19,6 +19,16 @@ from caffe_layers.compiled_math import (
 _CHUNK = 1024
 _ONES = np.ones(_CHUNK, np.float32)
 _TINY = np.finfo(np.float32).tiny
+_BITS_OF_ONE = f(1).view(np.uint32)
+
+
+@function
+def plain_cross_entropy(x, t):
+    """(loss, dloss/d|x|) where pos_weight is 1"""
+    distance = abs(x)
+    e = exp_of_negative(-distance)
+    u = f(1) - t if x >= f(0) else t
+    return log1p_of_fraction(e) + distance * u, u - e / (f(1) + e)
 
 
 @function
@@ -68,10 +78,20 @@ def focal_of_any_gamma(x, t, pos_weight, gamma):
 
 @function
 def outside(t):
-    """1 where t is not in [0, 1], else 0; without a branch, which would cost the vector instructions."""
-    above, below = t - f(1), -t
-    farther = above if above > below else below
-    return f(1) if farther > f(0) else f(0)
+    """1 where t is not in [0, 1] or is -0, else 0: the bits of all others are an integer above those of 1."""
+    return f(1) if f(t).view(np.uint32) > _BITS_OF_ONE else f(0)
+
+
+@loops
+def _plain_cross_entropies(x, t, weight, gradient):
+    total, bad = f(0), f(0)
+    for j in range(len(x)):
+        loss, slope = plain_cross_entropy(x[j], t[j])
+        slope *= weight
+        gradient[j] = slope if x[j] >= f(0) else -slope
+        total += loss
+        bad += outside(t[j])
+    return total * weight, bad
 
 
 # Three loops of one shape: with a branch in it the loop has no vector instructions, and numba keeps no function on disk
@@ -116,12 +136,15 @@ def _focals_of_any_gamma(x, t, pos_weight, weight, of_no, of_yes_more, gradient,
 def _sum(x, t, pos_weight, weight, of_no, of_yes_more, gradient, gamma, ones):
     """The sum of the losses of flat arrays; NaN where a target is out of range. An empty array stands for ones."""
     total = 0.0
+    plain = gamma == 0 and of_yes_more == 0 and len(weight) == 0 and len(pos_weight) == 0
     for start in range(0, len(x), _CHUNK):
         end = min(start + _CHUNK, len(x))
         x_part, t_part, gradient_part = x[start:end], t[start:end], gradient[start:end]
         weights = weight[start:end] if len(weight) else ones[: end - start]
         pos_weights = pos_weight[start:end] if len(pos_weight) else ones[: end - start]
-        if gamma == 0:
+        if plain:
+            part, bad = _plain_cross_entropies(x_part, t_part, of_no, gradient_part)
+        elif gamma == 0:
             part, bad = _cross_entropies(x_part, t_part, pos_weights, weights, of_no, of_yes_more, gradient_part)
         elif gamma == 1 or gamma == 2:
             part, bad = _focals(x_part, t_part, pos_weights, weights, of_no, of_yes_more, gradient_part, f(gamma))
