@@ -49,12 +49,11 @@ def cross_entropy_loss(
     )
 
 
-def index_block(p, of_label, label, coefficient, gradient, place, probabilities, workspace):
+def index_block(p, label, coefficient, gradient, place, probabilities, workspace):
     """l = -log max(p_t, floor), dl/dp_t = -1 / max(p_t, floor); see positionwise.py."""
-    scores, places = of_label
-    p_t = np.maximum(scores.take(places).astype(np.float64), FLOOR)
-    flat, places = place
+    p_t = np.maximum(np.take_along_axis(p, label[:, None], axis=1)[:, 0].astype(np.float64), FLOOR)
     gradient[...] = 0
+    flat, places = place()
     flat[places] = -coefficient / p_t
     return -np.log(p_t)
 

@@ -124,10 +124,10 @@ class Arrays(namedtuple("Arrays", "layout scores labels weights gradient probabi
 
     @classmethod
     def of(cls, layout, scores, labels, weights, gradient, probabilities):
-        view = layout.channelwise
-        gradient = None if gradient is None else view(gradient)
-        probabilities = None if probabilities is None else view(probabilities)
-        return cls(layout, view(scores), labels, weights, gradient, probabilities)
+        view = layout.outer, layout.channels, layout.inner
+        gradient = None if gradient is None else gradient.reshape(view)
+        probabilities = None if probabilities is None else probabilities.reshape(view)
+        return cls(layout, scores.reshape(view), labels, weights, gradient, probabilities)
 
     def gradient_memory(self, block, workspace):
         """Where to write a block's gradient: in the gradient, or where that is not wanted, in memory for one block."""
@@ -135,10 +135,10 @@ class Arrays(namedtuple("Arrays", "layout scores labels weights gradient probabi
             return block.of(self.gradient)
         return workspace.array("gradient", block.of(self.scores).shape, self.scores.dtype)
 
-    def places_in(self, memory, places, channel):
-        """Where elements at ``places`` of the scores are in :meth:`gradient_memory`: (a view of one dim, places)."""
+    def place(self, block, memory, channel):
+        """Where a block's elements of these channels (n x s) are in :meth:`gradient_memory`: (a flat view, places)."""
         if self.gradient is not None:
-            return self.gradient.reshape(-1), places
+            return self.gradient.reshape(-1), self.layout.places(block, channel)
         return memory.reshape(-1), places_of(channel, self.layout.channels)
 
 

@@ -2,9 +2,9 @@
 
 The softmax losses and the cross-entropy of probabilities differ only in two small functions each:
 
-``index_block(x, of_label, label, coefficient, gradient, place, probabilities, workspace) -> losses``
-    the loss of a position is l(x, label), where ``label`` (n x s) is the channel; ``of_label`` and ``place`` say where
-    the labelled elements are in the scores and in ``gradient``: a view of one dimension, and places in it;
+``index_block(x, label, coefficient, gradient, place, probabilities, workspace) -> losses``
+    the loss of a position is l(x, label), where ``label`` (n x s) is the channel; ``place()`` says where the labelled
+    elements are in the memory of ``gradient``: a view of one dimension, and places in it;
 ``dense_block(x, target, coefficient, gradient, probabilities, workspace) -> losses``
     the loss of a position is l(x, target), where ``target`` (a :class:`BlockTarget`) weighs each channel.
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import namedtuple
+from functools import partial
 
 import numpy as np
 
@@ -51,12 +52,18 @@ def evaluate(params, arrays, workspace, index_block, dense_block, class_factor=N
         target = _Index(params, arrays, index_block, dense_block, class_factor, compiled)
     else:
         target = _Dense(params, arrays, dense_block, compiled)
-    known = {"FULL": layout.positions, "BATCH_SIZE": layout.outer, "NONE": 1}
-    factor = normalization.factor(mode, known[mode] if mode in known else target.count(mode, workspace))
+    factor = normalization.factor(mode, _count(mode, layout, target, workspace))
     results = run(
         layout, workspace, lambda block, own: target.evaluate(block, factor, own), compiled=compiled is not None
     )
     return float(factor) * sum(results)
+
+
+def _count(mode, layout, target, workspace):
+    """What the mode of normalisation counts."""
+    if mode == "FULL":
+        return layout.positions
+    return layout.outer if mode in ("BATCH_SIZE", "NONE") else target.count(mode, workspace)
 
 
 class BlockTarget(namedtuple("BlockTarget", "values places")):
@@ -151,9 +158,8 @@ class _Index:
             target = self._smoothed(label, x.dtype, workspace)
             losses = self.dense_block(x, BlockTarget(target, None), coefficient * factor, gradient, p, workspace)
         else:
-            places = arrays.layout.places(block, label)
-            of_label, place = (arrays.scores.reshape(-1), places), arrays.places_in(gradient, places, label)
-            losses = self.index_block(x, of_label, label, coefficient * factor, gradient, place, p, workspace)
+            place = partial(arrays.place, block, gradient, label)
+            losses = self.index_block(x, label, coefficient * factor, gradient, place, p, workspace)
         return _weighed(losses, coefficient, ignored, gradient)
 
     def _compiled_evaluate(self, block, factor, workspace):

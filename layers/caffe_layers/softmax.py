@@ -16,9 +16,9 @@ SAFE = 1e30
 _LARGEST = float(np.finfo(np.float64).max)
 _CHANNELS = 32
 """So many channels are summed before the sum goes on in float64."""
-SMALL = 4096
+_SMALL = 4096
 """Up to so many values, the overhead of a call counts for more than what it does."""
-MODERATE = 1e5
+_MODERATE = 1e5
 """Where the squares of all scores sum to less, all exponentials and their ratios are within 1e-280 and 1e280."""
 
 
@@ -28,7 +28,7 @@ def sum_over_channels(values, factors=None):
     Large ones are summed in the values' own dtype, in so many parts that no digits are lost.
     """
     n, channels, s = values.shape
-    if factors is None and values.size <= SMALL:
+    if factors is None and values.size <= _SMALL:
         if s == 1:
             total = np.dot(values.reshape(n, channels), _ones(channels, values.dtype))
             return total.astype(np.float64, copy=False).reshape(n, 1)
@@ -49,6 +49,14 @@ def sum_over_channels(values, factors=None):
 @lru_cache(maxsize=16)
 def _ones(number, dtype):
     return np.ones(number, dtype)
+
+
+def are_few_moderate(scores):
+    """Whether they are few, so that float64 costs nothing more, and all in its range with their exponentials."""
+    if scores.size > _SMALL:
+        return False
+    flat = scores.reshape(-1)
+    return np.dot(flat, flat) < _MODERATE
 
 
 def are_safe(smallest, largest):

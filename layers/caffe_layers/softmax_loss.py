@@ -6,7 +6,7 @@ import numpy as np
 
 from caffe_layers import engine, positionwise, positionwise_onnx
 from caffe_layers.loss import HIGHEST, LossLayer, loss_and_gradient, onnx_log1p, product
-from caffe_layers.softmax import MODERATE, SAFE, SMALL, are_safe, shifted, sum_over_channels
+from caffe_layers.softmax import SAFE, are_few_moderate, are_safe, shifted, sum_over_channels
 from caffe_layers.targets import places_of
 
 
@@ -48,22 +48,20 @@ def softmax_loss(
     )
 
 
-def index_block(x, of_label, label, coefficient, gradient, place, probabilities, workspace, modulate=None):
+def index_block(x, label, coefficient, gradient, place, probabilities, workspace, modulate=None):
     """l = -log p_t, dl/dx_c = p_c - [c = t]; see positionwise.py.
 
     The sum over the others is taken without the label's own e_t, so that neither l = log1p(others / e_t) nor
     1 - p_t = others / total cancels. ``modulate(1 - p_t, others / e_t, -log p_t)`` gives another function of them and
     its derivative by -log p_t.
     """
-    scores, places = of_label
-    # If there is one block, places are the same in all arrays. float64 lacks neither digits nor, for these, range.
-    small = x.size == scores.size <= SMALL and np.dot(scores, scores) < MODERATE
-    if small:
+    small = are_few_moderate(x)
+    if small:  # float64 lacks neither digits nor range.
         e = np.exp(x, dtype=np.float64)
-        flat = e.reshape(-1)
+        flat, places = e.reshape(-1), places_of(label, x.shape[1])
     else:
         e = np.exp(x, out=gradient)
-        flat, places = place
+        flat, places = place()
     e_t = flat[places].astype(np.float64, copy=False)
     flat[places] = 0
     others = sum_over_channels(e)
