@@ -19,7 +19,7 @@ from caffe_layers.sigmoid import write_sigmoid
 from caffe_layers.softmax import sum_over_channels
 from caffe_layers.targets import per_class
 
-_LARGE = 80.0
+LARGE = 80.0
 """exp of scores this far from 0 has all the digits of float32."""
 _BITS = {4: (np.dtype(np.int32), 2, np.int32(-(2**31))), 8: (np.dtype(np.int64), 2, np.int64(-(2**63)))}
 """By size of a float: the integer that has its bits, how far left the bits of 1 reach the sign, and the sign alone."""
@@ -38,14 +38,12 @@ PARAMETERS = (
 )
 
 
-class Formulas(namedtuple("Formulas", "no_terms rough_no_terms terms no_sum dtype")):
+class Formulas(namedtuple("Formulas", "no_terms terms no_sum is_linear dtype")):
     """What a loss is, in two functions and what is quicker where it will do.
 
     ``no_terms(x, weight, losses, gradient, workspace) -> losses``
         the terms of the target t = 0, written to ``losses``, which may be x. That of t = 1 is the same at -x, so these
         serve all targets that say yes or no, as long as no exp(x) comes near the ends of float32;
-    ``rough_no_terms``
-        the same, with errors that are lost in a sum of many losses of like size;
     ``terms(distance, u, sides, weight, gradient, workspace) -> losses``
         the terms of any t in [0, 1] at any x; it may write to distance and u. They depend on x and t by way of
         ``distance``, which is |x|, and u, which is t where x < 0 and 1 - t elsewhere: how far the target is from the
@@ -55,9 +53,11 @@ class Formulas(namedtuple("Formulas", "no_terms rough_no_terms terms no_sum dtyp
     The losses are multiplied by ``weight`` (an array that broadcasts with x, or a number), and so is the derivative, by
     x or by |x|, that is written to ``gradient``.
 
-    ``no_sum(x, gradient, workspace) -> float`` (or None)
-        the sum of the losses of t = 0, of weight 1, where the loss of any t is that of 0 minus t x, so that this serves
-        soft targets too; not a finite number where the scores are too large for it.
+    ``no_sum(x, places, gradient, workspace) -> float``
+        the sum of the losses of t = 0, of weight 1, for all elements but those at the flat ``places`` (None: for all),
+        with errors that are lost in a sum of many losses of like size. Not a finite number where they are not of like
+        size, or the scores too large for it. If the loss ``is_linear``, that of any t is that of 0 minus t x, so that
+        this serves soft targets too.
 
     All is computed in ``dtype``.
     """
@@ -99,7 +99,7 @@ def evaluate(params, arrays, workspace, formulas, alpha=None, class_factor=None,
         weight = product_of(factor, target.class_weight, class_factor, target.weights_of(block))
         total = None
         if yes is None:
-            if formulas.no_sum is not None and ignored is alpha is pos_weight is None and isinstance(weight, float):
+            if formulas.is_linear and ignored is alpha is pos_weight is None and isinstance(weight, float):
                 total = _linear(x, t, weight, formulas, gradient, own)
         else:
             of_no = weight if alpha is None else weight * (1 - alpha)
@@ -112,12 +112,12 @@ def evaluate(params, arrays, workspace, formulas, alpha=None, class_factor=None,
             np.copyto(result, gradient, casting="same_kind")
         return total
 
-    arrays_kept = 4 if target.seems_yes_or_no() else 8 if formulas.no_sum is None else 3
+    arrays_kept = 4 if target.seems_yes_or_no() else 3 if formulas.is_linear else 8
     return sum(run(layout, workspace, work, arrays_kept, compiled is not None), 0.0)
 
 
-_MANY, _ALIKE = 4096, 16
-"""Of more losses than these it is asked whether they are of like size: none more than one in _ALIKE of their sum."""
+_MANY, ALIKE = 4096, 16
+"""Of more losses than these it is asked whether they are of like size: none more than one in ALIKE of their sum."""
 
 
 def _few_yeses(x, places, of_no, of_yes, ignored, formulas, gradient, workspace):
@@ -127,25 +127,31 @@ def _few_yeses(x, places, of_no, of_yes, ignored, formulas, gradient, workspace)
     """
     flat, index = flat_index(x, places)
     opposite = -flat[index]
-    if not (np.maximum.reduce(x, axis=None) < _LARGE and np.maximum.reduce(opposite, initial=0) < _LARGE):
+    if not np.maximum.reduce(opposite, initial=0) < LARGE:
         return None
     if not isinstance(of_yes, float):
         of_yes = np.broadcast_to(of_yes, x.shape)[np.unravel_index(places, x.shape)]
     slope = np.empty_like(opposite)
     of_places = formulas.no_terms(opposite, of_yes, opposite, slope, Workspace())
-    for no_terms in (formulas.rough_no_terms, formulas.no_terms):
-        losses = no_terms(x, of_no, workspace.array("losses", x.shape, x.dtype), gradient, workspace)
+    total = math.nan
+    if ignored is None and isinstance(of_no, float):
+        total = formulas.no_sum(x, places, gradient, workspace) * of_no + _total(of_places)
+    is_done = math.isfinite(total)
+    if is_done:
+        gradient *= of_no
+    elif np.maximum.reduce(x, axis=None) < LARGE:
+        losses = formulas.no_terms(x, of_no, workspace.array("losses", x.shape, x.dtype), gradient, workspace)
         losses.reshape(-1)[places] = of_places
-        flat, index = flat_index(gradient, places)
-        flat[index] = -slope
-        total = _sum(losses, ignored, gradient)
-        if no_terms is formulas.no_terms or _are_alike(losses, total):
-            return total
+    else:
+        return None
+    flat, index = flat_index(gradient, places)
+    flat[index] = -slope
+    return total if is_done else _sum(losses, ignored, gradient)
 
 
 def _many_yeses(x, t, of_no, of_yes, ignored, formulas, gradient, workspace):
     """That of targets that are 0 or 1: those of 0, of scores whose sign is changed where the target is 1."""
-    if not (-_LARGE < np.minimum.reduce(x, axis=None) and np.maximum.reduce(x, axis=None) < _LARGE):
+    if not (-LARGE < np.minimum.reduce(x, axis=None) and np.maximum.reduce(x, axis=None) < LARGE):
         return None
     integer, shift, sign = _BITS[x.dtype.itemsize]
     # The bits of 1 and of 0 differ in some that are next to the sign's.
@@ -165,7 +171,7 @@ def _many_yeses(x, t, of_no, of_yes, ignored, formulas, gradient, workspace):
 
 def _linear(x, t, weight, formulas, gradient, workspace):
     """That of soft targets where the loss is linear in t, or None where digits would cancel."""
-    of_no = formulas.no_sum(x, gradient, workspace)
+    of_no = formulas.no_sum(x, None, gradient, workspace)
     total = of_no - float(np.add.reduce(sum_over_channels(t, x), axis=None))
     if not of_no / 4 < total < math.inf:
         return None
@@ -216,10 +222,6 @@ def _total(losses):
     """The sum, in float64 where one is so large that the others would lose their digits beside it."""
     if losses.size > _MANY:
         total = float(np.add.reduce(losses, axis=None))
-        if _are_alike(losses, total):
+        if np.maximum.reduce(losses, axis=None) <= total / ALIKE:
             return total
     return float(np.add.reduce(losses, axis=None, dtype=np.float64))
-
-
-def _are_alike(losses, total):
-    return np.maximum.reduce(losses, axis=None) <= total / _ALIKE

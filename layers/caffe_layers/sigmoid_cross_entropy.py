@@ -83,18 +83,20 @@ def terms(distance, u, sides, weight, gradient, workspace):
 
 
 def formulas(dtype):
-    return elementwise.Formulas(no_terms, no_terms, terms, no_sum, dtype)
+    return elementwise.Formulas(no_terms, terms, no_sum, is_linear=True, dtype=dtype)
 
 
 _FACTORS = 8
 """So many sums 1 + exp(x) are multiplied before the logarithm is taken; of scores up to 10, that is below 1e35."""
 
 
-def no_sum(x, gradient, workspace):
+def no_sum(x, places, gradient, workspace):
     """sum log(1 + exp(x)), dloss/dx = p; see elementwise.py."""
     e = np.exp(x, out=workspace.array("e", x.shape, x.dtype))
     whole = np.add(e, 1, out=workspace.array("whole", x.shape, x.dtype)).reshape(-1)
     np.divide(e, whole.reshape(x.shape), out=gradient)
+    if places is not None:
+        whole[places] = 1
     end = whole.size - whole.size % _FACTORS
     total, number = float(np.log(whole[end:], dtype=np.float64).sum()), end
     for _ in range(_FACTORS.bit_length() - 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
@@ -10,6 +11,7 @@ from caffe_layers import elementwise, elementwise_onnx, engine, sigmoid_cross_en
 from caffe_layers.loss import LossLayer, loss_and_gradient, product
 from caffe_layers.params import FRACTION_OR_WEIGHTS, NOT_NEGATIVE, Parameter, or_null
 from caffe_layers.power import onnx_power, power
+from caffe_layers.softmax import sum_over_channels
 
 TINY = float(np.finfo(np.float32).tiny)
 
@@ -58,24 +60,44 @@ def sigmoid_focal_loss(
     )
 
 
-def no_terms(x, weight, losses, gradient, workspace, gamma, exp_dtype=np.float64):
+def no_terms(x, weight, losses, gradient, workspace, gamma):
     """loss = p^gamma B, dloss/dx = p^gamma (p + gamma (1 - p) B), B = log(1 + exp(x)); see elementwise.py.
 
-    The power multiplies the relative error of exp, which is therefore rounded from float64, unless ``exp_dtype`` says
-    otherwise.
+    The power multiplies the relative error of exp, which is therefore rounded from float64.
     """
-    e = np.exp(x, out=workspace.array("e", x.shape, x.dtype), dtype=exp_dtype, casting="same_kind")
-    np.log1p(e, out=losses)
-    whole = np.add(e, 1, out=gradient)
-    p = np.divide(e, whole, out=e)
-    np.divide(gamma, whole, out=gradient)  # gamma (1 - p)
-    gradient *= losses
-    gradient += p
-    modulation = power(p, gamma, out=workspace.array("modulation", x.shape, x.dtype))
+    e = np.exp(x, out=workspace.array("e", x.shape, x.dtype), dtype=np.float64, casting="same_kind")
+    modulation = _no_factors(e, losses, gradient, workspace, gamma)
     modulation *= weight
     gradient *= modulation
     losses *= modulation
     return losses
+
+
+def no_sum(x, places, gradient, workspace, gamma):
+    """The sum of these losses, with the exp of float32; see elementwise.py."""
+    largest = float(np.maximum.reduce(x, axis=None))
+    if not abs(largest) < elementwise.LARGE:
+        return math.nan
+    e = np.exp(x, out=workspace.array("e", x.shape, x.dtype))
+    losses = workspace.array("losses", x.shape, x.dtype)
+    modulation = _no_factors(e, losses, gradient, workspace, gamma)
+    gradient *= modulation
+    if places is not None:
+        losses.reshape(-1)[places] = 0
+    total = float(np.add.reduce(sum_over_channels(losses, modulation), axis=None))
+    largest_loss = math.log1p(math.exp(largest)) / (1 + math.exp(-largest)) ** gamma
+    return total if largest_loss <= total / elementwise.ALIKE else math.nan
+
+
+def _no_factors(e, cross_entropy, gradient, workspace, gamma):
+    """Make p of e, write B and p + gamma (1 - p) B, and return p^gamma: the factors of loss and gradient."""
+    np.log1p(e, out=cross_entropy)
+    whole = np.add(e, 1, out=gradient)
+    p = np.divide(e, whole, out=e)
+    np.divide(gamma, whole, out=gradient)
+    gradient *= cross_entropy
+    gradient += p
+    return power(p, gamma, out=workspace.array("modulation", p.shape, p.dtype))
 
 
 def terms(distance, u, sides, weight, gradient, workspace, gamma):
@@ -119,8 +141,8 @@ def formulas(gamma, dtype):
     # The power multiplies the relative error of its base, and that of gamma with the base's logarithm.
     if gamma > 2 or float(np.float32(gamma)) != gamma:
         dtype = np.float64
-    rough = partial(no_terms, gamma=gamma, exp_dtype=None)
-    return elementwise.Formulas(partial(no_terms, gamma=gamma), rough, partial(terms, gamma=gamma), None, dtype)
+    functions = (partial(function, gamma=gamma) for function in (no_terms, terms, no_sum))
+    return elementwise.Formulas(*functions, is_linear=False, dtype=dtype)
 
 
 def onnx_terms(op, x, t, pos_weight, alpha, gamma):
