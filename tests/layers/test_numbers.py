@@ -111,6 +111,38 @@ def test_the_sigmoid_losses_of_thousands_are_as_exact(name, shape, outlier, shar
     assert (np.abs(gradient - exact_gradient) <= 16 * EPSILON * terms + SMALLEST).all()
 
 
+@pytest.mark.parametrize("gamma", [None, 1.3, 2, 3])
+@pytest.mark.parametrize("shape", [(1500, 6), (3, 6, 700), (2, 6, 40, 30)])
+def test_the_softmax_losses_of_thousands_are_as_exact_whatever_the_size_of_their_neighbours(shape, gamma):
+    rng = np.random.RandomState(7)
+    positions = (shape[0], 1, *shape[2:])
+    scale = np.choose(rng.randint(0, 20, positions), [1.0] * 16 + [20.0, 60.0, 300.0, 1e4])
+    x = (rng.randn(*shape) * scale).astype(np.float32)
+    labels = np.where(rng.rand(*positions) < 0.5, x.argmax(axis=1)[:, None], rng.randint(0, 6, positions))[:, 0]
+    weights = rng.rand(*labels.shape).astype(np.float32)
+    params = {"ignore_label": 3, "normalization": "NONE", **({} if gamma is None else {"gamma": gamma})}
+    function = F.softmax_loss if gamma is None else F.softmax_focal_loss
+    loss, gradient = function(x, labels, weights, **params)
+    exact, exact_gradient = function(x.astype(np.float64), labels, weights, **params)
+    assert loss == pytest.approx(exact, rel=4 * EPSILON)
+    largest = np.abs(exact_gradient).max(axis=1, keepdims=True)
+    assert (np.abs(gradient - exact_gradient) <= 16 * EPSILON * largest + SMALLEST).all()
+
+
+@pytest.mark.parametrize("target", ["distribution", "multi_label"])
+def test_dense_targets_of_thousands_are_as_exact_whatever_the_size_of_their_neighbours(target):
+    rng = np.random.RandomState(8)
+    scale = np.choose(rng.randint(0, 20, (1500, 1)), [1.0] * 16 + [20.0, 60.0, 300.0, 1e4])
+    x = (rng.randn(1500, 6) * scale).astype(np.float32)
+    t = (rng.rand(1500, 6) * (rng.rand(1500, 6) < 0.4)).astype(np.float32)
+    loss, gradient = F.softmax_loss(x, t, target=target, normalization="NONE")
+    exact, exact_gradient = F.softmax_loss(x.astype(np.float64), t, target=target, normalization="NONE")
+    assert loss == pytest.approx(exact, rel=4 * EPSILON)
+    # The gradient is a difference, p_c sum t - t_c: each of its terms is at most the sum.
+    mass = t.sum(axis=1, keepdims=True)
+    assert (np.abs(gradient - exact_gradient) <= 16 * EPSILON * mass + SMALLEST).all()
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_probabilities_are_exact_to_the_largest_of_them(scale):
     x, _ = _scores(7, scale, 4)
