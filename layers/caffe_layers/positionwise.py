@@ -173,7 +173,7 @@ class _Index:
         """The product of each position's weight, its label's entry of ``of_label``, and 0 where it is ignored."""
         weight = 1.0 if of_label is None else of_label.take(label)
         if ignored is not None:
-            weight = weight * ~ignored
+            weight = (~ignored).astype(np.float64) if of_label is None else weight * ~ignored
         return weight if self.weights is None else weight * block.of_positions(self.weights).astype(np.float64)
 
     def _smoothed(self, label, dtype, workspace):

@@ -85,7 +85,7 @@ def index_block(x, label, coefficient, gradient, place, probabilities, workspace
     if modulate is not None:
         losses, slope = modulate(others / total, ratio, losses)
         scale *= slope
-    flat[places] = np.negative(others, out=others)
+    flat[places] = np.negative(others, out=others).astype(flat.dtype, copy=False)
     np.multiply(e, scale[:, None].astype(e.dtype, copy=False), out=gradient, casting="same_kind")
     return losses
 

@@ -163,7 +163,7 @@ class Labels:
             ignored = ignored if ignored.any() else None
         label = given.astype(np.intp, copy=ignored is not None)
         if ignored is not None:
-            label *= ~ignored
+            np.copyto(label, 0, where=ignored)
         # As unsigned numbers, those below 0 are above all classes.
         valid = label.size == 0 or _largest(label.view(np.uintp)) < self._classes
         if not valid or (given.dtype.kind == "f" and not np.logical_and.reduce(np.floor(given) == given, axis=None)):
