@@ -82,10 +82,7 @@ def near_positions(others, e_t, coefficient, gamma, losses):
 
 @loops
 def far_position(x, label, coefficient, factor, gamma, gradient):
-    """The same for one position, in float64: coefficient x loss, and the gradient written. NaN where a score is."""
-    if coefficient == 0:
-        gradient[:] = f(0)
-        return 0.0
+    """coefficient x loss of one position in float64, and its gradient written. NaN where a score is not finite."""
     largest = x[0]
     for c in range(len(x)):
         largest = x[c] if not x[c] <= largest else largest
@@ -95,6 +92,8 @@ def far_position(x, label, coefficient, factor, gamma, gradient):
     below = np.float64(x[label]) - np.float64(largest)
     e_t = exp64(below)
     total = others + e_t
+    if not total < np.inf:
+        return np.nan
     loss = log1p64(others / e_t) if others < 1 else log64(total) - below
     q = max(others / total, 1e-300)
     modulation = power64(q, gamma)

@@ -78,7 +78,7 @@ def focal_of_any_gamma(x, t, pos_weight, gamma):
 
 @function
 def outside(t):
-    """1 where t is not in [0, 1] or is -0, else 0: the bits of all others are an integer above those of 1."""
+    """0 for t in [0, 1], else 1, also for -0: read as integers, the bits of all other floats are above those of 1."""
     return f(1) if f(t).view(np.uint32) > _BITS_OF_ONE else f(0)
 
 
