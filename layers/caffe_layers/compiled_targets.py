@@ -1,7 +1,7 @@
 """The softmax losses of targets of the scores' shape, compiled: the formulas of softmax_loss.py for one position.
 
-The channels are next to each other in memory. Exponentials are taken without subtracting the largest score, but for
-positions where their sum is near the ends of float32.
+The channels are next to each other in memory. Exponentials are taken without subtracting the largest score. Positions
+where their sum is near the ends of float32, or the loss small beside its terms, are done again in float64.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from caffe_layers.compiled_math import exp_of_moderate, exp_of_negative, f, function, loops
+from caffe_layers.compiled_math import exp64, exp_of_moderate, f, function, loops
 
 _LOW, _HIGH = f(1e-26), f(1e28)
 
@@ -30,30 +30,23 @@ def _row(x, t, e):
     return total, mass, weighted, number, bad
 
 
-@loops
-def _far_row(x, e):
-    """Write the exponentials of a row below its largest score, and give their sum."""
-    largest = x[0]
-    for c in range(len(x)):
-        largest = x[c] if x[c] > largest else largest
-    total = f(0)
-    for c in range(len(x)):
-        value = exp_of_negative(f(np.float64(x[c]) - np.float64(largest)))
-        e[c] = value
-        total += value
-    return total
-
-
 @function
 def of_targets(total, mass, weighted):
-    """mass log(total) - weighted, or NaN where it is small beside its terms."""
+    """mass log(total) - weighted, or NaN where it is small beside its terms, or the total near the ends of float32."""
     loss = mass * math.log(total) - weighted
-    return np.nan if mass > 0 and loss < mass + 0.5 * abs(weighted) else loss
+    in_range = total > _LOW and total < _HIGH
+    return loss if in_range and (mass == 0 or loss >= mass + 0.5 * abs(weighted)) else np.nan
 
 
 @loops
-def _exactly(x, t):
-    """The loss of a position in float64, by way of the largest score."""
+def _gradient(e, t, scale, weight):
+    for c in range(len(e)):
+        e[c] = e[c] * scale - t[c] * weight
+
+
+@loops
+def _exact_row(x, t, weight, gradient):
+    """The loss of a position in float64, by way of the largest score, and weight x the gradient written."""
     largest, tail, weighted, mass = x[0], 0.0, 0.0, 0.0
     at = 0
     for c in range(len(x)):
@@ -61,16 +54,15 @@ def _exactly(x, t):
             largest, at = x[c], c
     for c in range(len(x)):
         below = np.float64(largest) - np.float64(x[c])
-        tail += math.exp(-below) if c != at else 0.0
+        tail += exp64(-below) if c != at else 0.0
         weighted += np.float64(t[c]) * below
         mass += np.float64(t[c])
+    weight /= 1 + tail
+    for c in range(len(x)):
+        e = exp64(np.float64(x[c]) - np.float64(largest))
+        # The sum is 1 + tail: with the two apart, p_t - t cancels only where both are meant.
+        gradient[c] = f(((e * mass - t[c]) - t[c] * tail) * weight)
     return mass * math.log1p(tail) + weighted
-
-
-@loops
-def _gradient(e, t, scale, weight):
-    for c in range(len(e)):
-        e[c] = e[c] * scale - t[c] * weight
 
 
 @loops
@@ -81,16 +73,13 @@ def _rows(x, t, coefficient, factor, by_number, gradient):
         total, mass, weighted, number, bad = _row(x[n], t[n], gradient[n])
         if bad > f(0) or not mass < _HIGH:
             return np.nan
-        if total > _LOW and total < _HIGH:
-            loss = of_targets(np.float64(total), np.float64(mass), np.float64(weighted))
-        else:
-            total, loss = _far_row(x[n], gradient[n]), np.nan
-        if loss != loss:
-            loss = _exactly(x[n], t[n])
         weight = coefficient[n] / max(number, f(1)) if by_number else coefficient[n]
+        loss = of_targets(np.float64(total), np.float64(mass), np.float64(weighted))
+        if loss == loss:
+            _gradient(gradient[n], t[n], f(weight * factor) * mass / total, f(weight * factor))
+        else:
+            loss = _exact_row(x[n], t[n], weight * factor, gradient[n])
         result += weight * loss
-        weight = f(weight * factor)
-        _gradient(gradient[n], t[n], weight * mass / total, weight)
     return result
 
 

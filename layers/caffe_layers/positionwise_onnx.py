@@ -87,7 +87,7 @@ class OnnxTarget:
         number = None
         share = None
         if params["target"] == "multi_label":
-            number = op.ReduceSum(op.cast(op.Not(op.Equal(t, 0)), self.scores), axis, keepdims=1)
+            number = op.ReduceSum(op.cast(op.Greater(t, 0), self.scores), axis, keepdims=1)
             share = op.Reciprocal(op.Max(number, 1))
         self.coefficient = product(op, share, self.weights)
         class_weight = None if params["class_weight"] is None else self.per_class(params["class_weight"])

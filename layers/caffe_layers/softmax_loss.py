@@ -120,9 +120,15 @@ def dense_block(x, target, coefficient, gradient, probabilities, workspace):
         losses[exact] = t.sum(axis=1) * np.log1p(tail) - np.einsum("nc,nc->n", t, rows)
         e.transpose(0, 2, 1)[exact] = e_rows
         inverse[exact] = 1 / (1 + tail)
+        # The sum is 1 + tail: with the two apart, p_t - t cancels only where both are meant.
+        slopes = (e_rows * t.sum(axis=1)[:, None] - t) - t * tail[:, None]
+        slopes *= inverse[exact][:, None]
     if probabilities is not None:
         np.multiply(e, inverse[:, None].astype(x.dtype), out=probabilities)
-    target.write_gradient(gradient, mass * inverse, np.broadcast_to(coefficient, mass.shape))
+    coefficient = np.broadcast_to(coefficient, mass.shape)
+    target.write_gradient(gradient, mass * inverse, coefficient)
+    if exact.any():
+        gradient.transpose(0, 2, 1)[exact] = slopes * coefficient[exact][:, None]
     return losses
 
 
@@ -146,10 +152,14 @@ def onnx_softmax_loss(op, layer, scores, target, modulate=None):
         if modulate is not None:
             losses, slope = modulate(op, op.Div(others, total), losses)
     else:
-        total = op.ReduceSum(e, [axis], keepdims=1)
+        # The largest score has e = 1, and no other: the sum of the others keeps its digits if it is taken by itself.
+        largest = op.Floor(e)
+        others = op.ReduceSum(op.Sub(e, largest), [axis], keepdims=1)
+        excess = op.Add(others, op.Sub(op.ReduceSum(largest, [axis], keepdims=1), 1))
+        total = op.Add(excess, 1)
         mass = op.ReduceSum(target.values, [axis], keepdims=1)
-        weighted = op.ReduceSum(op.Mul(target.values, op.Min(op.Neg(above), HIGHEST)), [axis], keepdims=1)
-        losses = op.Add(op.Mul(mass, op.Log(total)), weighted)
+        weighted = op.ReduceSum(op.Mul(target.values, op.Max(above, -HIGHEST)), [axis], keepdims=1)
+        losses = op.Sub(op.Mul(mass, onnx_log1p(op, excess)), weighted)
     tops = [positionwise_onnx.onnx_loss(op, target, losses)]
     if layer.top_count > 1:
         tops.append(op.Div(e, total))
@@ -159,7 +169,9 @@ def onnx_softmax_loss(op, layer, scores, target, modulate=None):
             return [None]
         scale = product(op, loss_diff, target.factor, target.coefficient, slope)
         if target.channel is None:
-            return [op.Sub(op.Mul(e, op.Div(op.Mul(scale, mass), total)), op.Mul(target.values, scale))]
+            # (e sum_k t_k) / total - t_c, in an order in which a probability of almost 1 keeps its distance from 1.
+            slopes = op.Sub(op.Sub(op.Mul(e, mass), target.values), op.Mul(target.values, excess))
+            return [op.Mul(slopes, op.Div(scale, total))]
         return [gradient_of(op.Div(scale, total))]
 
     op.define_gradient(tops, [scores], gradient)

@@ -143,6 +143,18 @@ def test_dense_targets_of_thousands_are_as_exact_whatever_the_size_of_their_neig
     assert (np.abs(gradient - exact_gradient) <= 16 * EPSILON * mass + SMALLEST).all()
 
 
+@pytest.mark.parametrize("scale", [1.0, 10.0, 30.0, 90.0])
+@pytest.mark.parametrize("target", ["distribution", "multi_label"])
+def test_a_one_hot_target_gives_the_loss_and_the_gradient_of_the_label(target, scale):
+    for row in _scores(5, scale, 9)[0]:
+        one_hot = (row == row.max()).astype(np.float32)
+        exact, exact_gradient = F.softmax_loss(row[None].astype(np.float64), one_hot.argmax(keepdims=True))
+        loss, gradient = F.softmax_loss(row[None], one_hot[None], target=target)
+        assert abs(loss - exact) <= 4 * EPSILON * exact + SMALLEST
+        if exact < 1:  # Above, the gradient's terms p_c and t_c differ by more than they lose.
+            assert np.abs(gradient - exact_gradient).max() <= 16 * EPSILON * np.abs(exact_gradient).max() + SMALLEST
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_probabilities_are_exact_to_the_largest_of_them(scale):
     x, _ = _scores(7, scale, 4)

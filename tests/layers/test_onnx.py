@@ -81,11 +81,17 @@ def test_the_reference_evaluator_gives_the_loss_and_the_gradient_of_the_layer(ca
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (3, 4, 5)])
-@pytest.mark.parametrize("layer", ["SoftmaxLossLayer", "SoftmaxFocalLossLayer"])
-def test_the_loss_of_positions_that_are_almost_right_keeps_its_digits(layer, shape):
+@pytest.mark.parametrize(
+    ("layer", "target"),
+    [("SoftmaxFocalLossLayer", "index")]
+    + [("SoftmaxLossLayer", target) for target in ("index", "distribution", "multi_label")],
+)
+def test_the_loss_of_positions_that_are_almost_right_keeps_its_digits(layer, shape, target):
     scores, labels = Case(layer, shape).arrays()
-    scores += 20 * (np.arange(4).reshape(4, *(1,) * (len(shape) - 2)) == labels[:, None])
-    run = Run(getattr(caffe_layers, layer), {}, (scores, labels)).forward()
+    one_hot = (np.arange(4).reshape(4, *(1,) * (len(shape) - 2)) == labels[:, None]).astype(np.float32)
+    scores += 20 * one_hot
+    labels, params = (labels, {}) if target == "index" else (one_hot, {"target": target})
+    run = Run(getattr(caffe_layers, layer), params, (scores, labels)).forward()
     loss, gradient = run_in_onnxruntime(export(run.layer, (scores, labels)), {"b0": scores, "b1": labels})
     assert loss < 1e-3
     assert_close(loss, run.top[0].data)
