@@ -156,6 +156,10 @@ class _Index:
         gradient = arrays.gradient_memory(block, workspace)
         if self.smoothing:
             target = self._smoothed(label, x.dtype, workspace)
+            if self.compiled is not None:
+                total = self.compiled.dense_block(arrays, block, target, (0, 0), coefficient, factor, False)
+                if math.isfinite(total):
+                    return _with_probabilities(total, arrays, block, workspace)
             losses = self.dense_block(x, BlockTarget(target, None), coefficient * factor, gradient, p, workspace)
         else:
             place = partial(arrays.place, block, gradient, label)
@@ -205,7 +209,7 @@ class _Dense:
 
     def __init__(self, params, arrays, dense_block, compiled):
         self.params, self.arrays, self.dense_block = params, arrays, dense_block
-        self.compiled = compiled if arrays.layout.inner == 1 else None
+        self.compiled = compiled
         dtype = arrays.scores.dtype
         self.targets = DenseTargets(arrays.labels, arrays.layout, dtype, params["ignore_label"])
         self.class_weight = per_class("class_weight", params["class_weight"], arrays.layout.channels, dtype)
@@ -214,15 +218,20 @@ class _Dense:
     def evaluate(self, block, factor, workspace):
         arrays = self.arrays
         if self.compiled is not None and self._plain():
-            t = self.targets.unchecked(block)
             weights = 1.0 if self.weights is None else block.of_positions(self.weights)
+            first = block.rows.start, block.columns.start
             by_number = self.params["target"] == "multi_label"
-            total = self.compiled.dense_block(arrays, block, t, weights, factor, by_number)
+            total = self.compiled.dense_block(arrays, block, self.targets.given, first, weights, factor, by_number)
             if math.isfinite(total):
                 return _with_probabilities(total, arrays, block, workspace)
         t, target, number, coefficient, ignored_elements, ignored = self._read(block, workspace)
         if self.params["label_smoothing"]:
             target = BlockTarget(self._smoothed(t, number, ignored_elements), None)
+        if self.compiled is not None and not self._plain():
+            values = np.ascontiguousarray(target.values)
+            total = self.compiled.dense_block(arrays, block, values, (0, 0), coefficient, factor, False)
+            if math.isfinite(total):
+                return _with_probabilities(total, arrays, block, workspace)
         gradient = arrays.gradient_memory(block, workspace)
         x, p = block.of(arrays.scores), block.of(arrays.probabilities)
         losses = self.dense_block(x, target, coefficient * factor, gradient, p, workspace)

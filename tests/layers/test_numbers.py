@@ -129,12 +129,13 @@ def test_the_softmax_losses_of_thousands_are_as_exact_whatever_the_size_of_their
     assert (np.abs(gradient - exact_gradient) <= 16 * EPSILON * largest + SMALLEST).all()
 
 
+@pytest.mark.parametrize("shape", [(1500, 6), (3, 6, 700), (2, 6, 40, 30)])
 @pytest.mark.parametrize("target", ["distribution", "multi_label"])
-def test_dense_targets_of_thousands_are_as_exact_whatever_the_size_of_their_neighbours(target):
+def test_dense_targets_of_thousands_are_as_exact_whatever_the_size_of_their_neighbours(target, shape):
     rng = np.random.RandomState(8)
-    scale = np.choose(rng.randint(0, 20, (1500, 1)), [1.0] * 16 + [20.0, 60.0, 300.0, 1e4])
-    x = (rng.randn(1500, 6) * scale).astype(np.float32)
-    t = (rng.rand(1500, 6) * (rng.rand(1500, 6) < 0.4)).astype(np.float32)
+    positions = (shape[0], 1, *shape[2:])
+    x = (rng.randn(*shape) * np.choose(rng.randint(0, 20, positions), [1.0] * 16 + [20.0, 60.0, 300.0, 1e4])).astype("f")
+    t = (rng.rand(*shape) * (rng.rand(*shape) < 0.4)).astype(np.float32)
     loss, gradient = F.softmax_loss(x, t, target=target, normalization="NONE")
     exact, exact_gradient = F.softmax_loss(x.astype(np.float64), t, target=target, normalization="NONE")
     assert loss == pytest.approx(exact, rel=4 * EPSILON)
