@@ -24,7 +24,7 @@ from caffe_layers import engine, normalization
 from caffe_layers.blocks import flat_index, run
 from caffe_layers.loss import AXIS, CLASS_WEIGHT, ignore_label
 from caffe_layers.params import BELOW_ONE, INTEGER_FROM_0, Parameter, choice, or_null
-from caffe_layers.softmax import sum_over_channels, write_softmax
+from caffe_layers.softmax import sum_over_channels
 from caffe_layers.targets import DenseTargets, Labels, per_class, places_of_few, read_weights
 
 PARAMETERS = (
@@ -108,9 +108,11 @@ class BlockTarget(namedtuple("BlockTarget", "values places")):
         return np.bincount(self._positions(), few, n * s).reshape(n, s)
 
 
-def _with_probabilities(total, arrays, block, workspace):
+def _with_probabilities(total, arrays, block):
+    """The total of a compiled block, whose probabilities, where they are wanted, are written as well."""
     if arrays.probabilities is not None:
-        write_softmax(block.of(arrays.scores), block.of(arrays.probabilities), workspace)
+        fast = engine.compiled("caffe_layers.compiled_activations", arrays.scores.dtype)
+        fast.softmax_block(arrays.scores, block, arrays.probabilities)
     return total
 
 
@@ -149,7 +151,7 @@ class _Index:
         if self.compiled is not None and not self.smoothing:
             total = self._compiled_evaluate(block, factor, workspace)
             if math.isfinite(total):
-                return _with_probabilities(total, arrays, block, workspace)
+                return _with_probabilities(total, arrays, block)
         label, ignored = self.labels.read(block)
         coefficient = self._weight(block, label, ignored, self.of_label)
         x, p = block.of(arrays.scores), block.of(arrays.probabilities)
@@ -159,7 +161,7 @@ class _Index:
             if self.compiled is not None:
                 total = self.compiled.dense_block(arrays, block, target, (0, 0), coefficient, factor, False)
                 if math.isfinite(total):
-                    return _with_probabilities(total, arrays, block, workspace)
+                    return _with_probabilities(total, arrays, block)
             losses = self.dense_block(x, BlockTarget(target, None), coefficient * factor, gradient, p, workspace)
         else:
             place = partial(arrays.place, block, gradient, label)
@@ -223,7 +225,7 @@ class _Dense:
             by_number = self.params["target"] == "multi_label"
             total = self.compiled.dense_block(arrays, block, self.targets.given, first, weights, factor, by_number)
             if math.isfinite(total):
-                return _with_probabilities(total, arrays, block, workspace)
+                return _with_probabilities(total, arrays, block)
         t, target, number, coefficient, ignored_elements, ignored = self._read(block, workspace)
         if self.params["label_smoothing"]:
             target = BlockTarget(self._smoothed(t, number, ignored_elements), None)
@@ -231,7 +233,7 @@ class _Dense:
             values = np.ascontiguousarray(target.values)
             total = self.compiled.dense_block(arrays, block, values, (0, 0), coefficient, factor, False)
             if math.isfinite(total):
-                return _with_probabilities(total, arrays, block, workspace)
+                return _with_probabilities(total, arrays, block)
         gradient = arrays.gradient_memory(block, workspace)
         x, p = block.of(arrays.scores), block.of(arrays.probabilities)
         losses = self.dense_block(x, target, coefficient * factor, gradient, p, workspace)

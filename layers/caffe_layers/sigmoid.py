@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from caffe_layers import engine
 from caffe_layers.blocks import Workspace, run
 from caffe_layers.layer import PluginLayer, naming
 from caffe_layers.loss import as_scores
@@ -43,8 +44,16 @@ def write_sigmoid(x, result):
 def _forward(scores, result, workspace):
     layout = Layout(scores.shape, 0, scores.size, 1, 1)
     x, p = layout.channelwise(scores), layout.channelwise(result)
+    fast = engine.compiled("caffe_layers.compiled_activations", scores.dtype)
+
+    def work(block, _):
+        if fast is None:
+            write_sigmoid(block.of(x), block.of(p))
+        else:
+            fast.sigmoid(block.of(x).reshape(-1), block.of(p).reshape(-1))
+
     with np.errstate(all="ignore"):
-        run(layout, workspace, lambda block, _: write_sigmoid(block.of(x), block.of(p)))
+        run(layout, workspace, work, compiled=fast is not None)
 
 
 class SigmoidLayer(PluginLayer):

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from caffe_layers import engine
 from caffe_layers.blocks import Workspace, run
 from caffe_layers.layer import PluginLayer, naming
 from caffe_layers.loss import AXIS, as_scores
@@ -106,8 +107,16 @@ def write_softmax(x, p, workspace):
 
 
 def _forward(layout, scores, probabilities, workspace):
+    fast = engine.compiled("caffe_layers.compiled_activations", scores.dtype)
+
+    def work(block, own):
+        if fast is None:
+            write_softmax(block.of(scores), block.of(probabilities), own)
+        else:
+            fast.softmax_block(scores, block, probabilities)
+
     with np.errstate(all="ignore"):
-        run(layout, workspace, lambda block, own: write_softmax(block.of(scores), block.of(probabilities), own))
+        run(layout, workspace, work, compiled=fast is not None)
 
 
 def _backward(layout, probabilities, probability_diff, score_diff, workspace):
