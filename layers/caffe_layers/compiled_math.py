@@ -87,20 +87,32 @@ _L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (f(c) for c in _L)
 
 
 @function
-def log1p(x):
-    """log(1 + x) of any x, 0 or more, within 2 ulp. 1 + x = 2**k (1 + y), with 1 + y from sqrt(1/2) to sqrt(2)."""
-    u = f(x + f(1))
-    lost_of_x, lost_of_one = x - (u - f(1)), f(1) - (u - x)
-    lost = lost_of_x if x < f(1) else lost_of_one
-    bits = i(u.view(np.int32) + _OFFSET)
+def _log_and(u, more):
+    """log(u) + more, of a normal u. u = 2**k (1 + y), with 1 + y from sqrt(1/2) to sqrt(2)."""
+    bits = i(f(u).view(np.int32) + _OFFSET)
     k = f(i(bits >> i(23)) - i(127))
     mantissa = i(i(bits & _MANTISSA) + _ROOT_HALF_BITS)
     y = mantissa.view(np.float32) - f(1)
     y3 = _L4 + y * (_L5 + y * (_L6 + y * _L7))
     y3 = _L0 + y * (_L1 + y * (_L2 + y * (_L3 + y * y3)))
     square = y * y
-    small = lost / u + k * _LN2_LOW
+    small = more + k * _LN2_LOW
     return ((small + square * (y * y3 - f(0.5))) + y) + k * _LN2_HIGH
+
+
+@function
+def log(x):
+    """log(x) of a normal number above 0 within 2 ulp. Of infinity and NaN it is a number: who calls it looks."""
+    return _log_and(f(x), f(0))
+
+
+@function
+def log1p(x):
+    """log(1 + x) of any x, 0 or more, within 2 ulp."""
+    u = f(x + f(1))
+    lost_of_x, lost_of_one = x - (u - f(1)), f(1) - (u - x)
+    lost = lost_of_x if x < f(1) else lost_of_one
+    return _log_and(u, lost / u)
 
 
 _TO_INTEGER64, _LN2 = 1.5 * 2**52, 0.6931471805599453

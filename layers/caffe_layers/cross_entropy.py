@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_layers import positionwise, positionwise_onnx
+from caffe_layers import engine, positionwise, positionwise_onnx
 from caffe_layers.loss import LossLayer, loss_and_gradient, product
 from caffe_layers.softmax import sum_over_channels
 
@@ -92,7 +92,8 @@ class CrossEntropyLossLayer(LossLayer):
 
     @classmethod
     def evaluate(cls, params, arrays, workspace):
-        return positionwise.evaluate(params, arrays, workspace, index_block, dense_block)
+        compiled = engine.compiled("caffe_layers.compiled_cross_entropy", arrays.scores.dtype)
+        return positionwise.evaluate(params, arrays, workspace, index_block, dense_block, compiled=compiled)
 
     def onnx(self, op, scores, labels, weights=None):
         target = positionwise_onnx.OnnxTarget(op, self.params, scores, labels, weights)
