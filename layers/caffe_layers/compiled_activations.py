@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_layers.compiled_math import exp64, exp_of_moderate, exp_of_negative, f, loops
+from caffe_layers.compiled_math import (
+    add_exponentials,
+    exp64,
+    exp_of_negative,
+    f,
+    loops,
+    sum_of,
+    write_exponentials,
+)
 
 _LOW, _HIGH = f(1e-6), f(1e28)
 """Where a sum of exponentials is above the one, what exp_of_moderate cuts off below -87.3 is nothing beside it."""
@@ -28,20 +36,6 @@ def sigmoid(x, result):
         end = min(start + _TILE, len(x))
         _sigmoids(x[start:end], p[: end - start])
         result[start:end] = p[: end - start]
-
-
-@loops
-def _exponentials(x, e):
-    for j in range(len(x)):
-        e[j] = exp_of_moderate(x[j])
-
-
-@loops
-def _sum(e):
-    total = f(0)
-    for j in range(len(e)):
-        total += e[j]
-    return total
 
 
 @loops
@@ -70,21 +64,13 @@ def _softmax_of_rows(x, p, channels):
     e = np.empty(rows * channels, np.float32)
     for start in range(0, len(x), rows * channels):
         n = min(rows * channels, len(x) - start)
-        _exponentials(x[start : start + n], e[:n])
+        write_exponentials(x[start : start + n], e[:n])
         for j in range(0, n, channels):
             row = e[j : j + channels]
-            total = _sum(row)
+            total = sum_of(row)
             if not (total > _LOW and total < _HIGH):
                 total = _far_position(x[start + j : start + j + channels], row)
             _scaled(row, f(1) / total, p[start + j : start + j + channels])
-
-
-@loops
-def _add_exponentials(x, e, total):
-    for j in range(len(x)):
-        value = exp_of_moderate(x[j])
-        e[j] = value
-        total[j] += value
 
 
 @loops
@@ -105,7 +91,7 @@ def _softmax_of_columns(x, p, first_row, first_column, n, s):
             width = end - begin
             total[:] = f(0)
             for c in range(channels):
-                _add_exponentials(x[row, c, begin:end], e[c, :width], total[:width])
+                add_exponentials(x[row, c, begin:end], e[c, :width], total[:width])
             for j in range(width):
                 if not (total[j] > _LOW and total[j] < _HIGH):
                     total[j] = _far_position(x[row, :, begin + j], e[:, j])

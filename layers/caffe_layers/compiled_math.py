@@ -1,4 +1,6 @@
-"""exp and log1p in float32, written so that the compiler makes vector instructions of them; NaN in gives NaN out.
+"""exp, log and log1p in float32, written so that the compiler makes vector instructions of them.
+
+NaN in gives NaN out, but for log.
 
 Multiplications and additions may be contracted, as one rounding is better than two, but not reordered: that would undo
 the splitting of the arguments.
@@ -161,3 +163,26 @@ def power(base, exponent):
 def power64(base, exponent):
     """base**exponent of a float64 above 1e-300."""
     return exp64(exponent * log64(base))
+
+
+@loops
+def write_exponentials(x, e):
+    for j in range(len(x)):
+        e[j] = exp_of_moderate(x[j])
+
+
+@loops
+def add_exponentials(x, e, total):
+    """Write them, and add each to its place of ``total``."""
+    for j in range(len(x)):
+        value = exp_of_moderate(x[j])
+        e[j] = value
+        total[j] += value
+
+
+@loops
+def sum_of(values):
+    total = f(0)
+    for j in range(len(values)):
+        total += values[j]
+    return total

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_layers.compiled_math import exp_of_moderate, f, loops
+from caffe_layers.compiled_math import exp_of_moderate, f, loops, sum_of, write_exponentials
 from caffe_layers.compiled_positions import far_position, near_positions, positions
 from caffe_layers.compiled_targets import dense_block  # noqa: F401, a part of what positionwise.py wants
 
@@ -17,20 +17,6 @@ _TILE, _LONGEST, _SHORTEST = 1 << 17, 1 << 12, 1 << 8
 its own place in memory, and long runs there are read faster."""
 _ROWS_TILE = 1 << 15
 """Elements of a tile of rows."""
-
-
-@loops
-def _exponentials(x, e):
-    for j in range(len(x)):
-        e[j] = exp_of_moderate(x[j])
-
-
-@loops
-def _sum(e):
-    total = f(0)
-    for j in range(len(e)):
-        total += e[j]
-    return total
 
 
 @loops
@@ -49,13 +35,13 @@ def _index_rows(x, label, coefficient, factor, gamma, channels, gradient):
     for start in range(0, len(label), rows):
         n = min(rows, len(label) - start)
         e = gradient[start * channels : (start + n) * channels]
-        _exponentials(x[start * channels : (start + n) * channels], e)
+        write_exponentials(x[start * channels : (start + n) * channels], e)
         # In loops of their own: a row that has just been written to in one place would have to be waited for.
         for j in range(n):
             e_t[j] = e[j * channels + label[start + j]]
             e[j * channels + label[start + j]] = f(0)
         for j in range(n):
-            others[j] = _sum(e[j * channels : (j + 1) * channels])
+            others[j] = sum_of(e[j * channels : (j + 1) * channels])
         weights = coefficient[start : start + n]
         part = np.float64(positions(others[:n], e_t[:n], weights, factor, gamma, scale[:n]))
         for j in range(n):

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from caffe_layers.compiled_math import exp64, exp_of_moderate, f, function, log64, loops
+from caffe_layers.compiled_math import add_exponentials, exp64, exp_of_moderate, f, function, log64, loops
 
 _LOW, _HIGH = f(1e-26), f(1e28)
 _TILE, _LONGEST, _SHORTEST = 1 << 17, 1 << 10, 1 << 7
@@ -87,14 +87,6 @@ def _rows(x, t, coefficient, factor, by_number, gradient):
 
 
 @loops
-def _add_exponentials(x, e, total):
-    for j in range(len(x)):
-        value = exp_of_moderate(x[j])
-        e[j] = value
-        total[j] += value
-
-
-@loops
 def _add_targets(x, t, mass, weighted):
     for j in range(len(x)):
         mass[j] += t[j]
@@ -127,7 +119,7 @@ def _columns(x, t, coefficient, factor, by_number, gradient, first, first_of_t):
         sums[:] = f(0)
         total, mass, weighted, number, bad = sums[0, :n], sums[1, :n], sums[2, :n], sums[3, :n], sums[4, :n]
         for c in range(len(x)):
-            _add_exponentials(x[c, columns], e[c, :n], total)
+            add_exponentials(x[c, columns], e[c, :n], total)
             _add_targets(x[c, columns], t[c, columns_of_t], mass, weighted)
             _add_numbers(t[c, columns_of_t], number, bad)
         for j in range(n):

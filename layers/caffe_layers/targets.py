@@ -176,7 +176,7 @@ class Labels:
         label = workspace.array("label", shape, np.dtype(np.int32))
         coefficient = workspace.array("coefficient", shape, np.dtype(np.float32))
         given, first = self._flat, (block.rows.start, block.columns.start)
-        if given.dtype.char not in compiled_labels.KINDS:
+        if given.dtype.char not in compiled_labels.KINDS or not given.dtype.isnative:
             given, first = block.of_positions(given).astype(np.float64), (0, 0)
         if not compiled_labels.read(given, first, self._ignore_label, self._classes, of_label, label, coefficient):
             self._refuse()

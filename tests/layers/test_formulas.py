@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_cases import CASES, LOSS_FUNCTIONS, LOSSES, MODES, Case, cases
+from layer_cases import CASES, LOSS_FUNCTIONS, LOSSES, MODES, SOFTMAX_LIKE, Case, cases
 
 from caffe_layers import LayerError, blocks, targets
 from caffe_layers import functional as F
@@ -68,6 +68,18 @@ def test_float32_agrees_with_the_definition(case):
     loss, gradient = case.function(*arrays, **case.params)
     assert gradient.dtype == np.float32 and gradient.shape == case.shape
     assert loss == pytest.approx(layer_oracle.loss(case.function.__name__, *arrays, **case.params), rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(300, 4), (2, 4, 5, 3)])
+@pytest.mark.parametrize("dtype", ["?", "i1", "u1", "i2", "i4", "u4", "u8", "f2", "f8", ">i4", ">f4"])
+@pytest.mark.parametrize("layer", LOSSES)
+def test_labels_of_every_dtype_are_read_alike(layer, dtype, shape):
+    case = Case(layer, shape, {} if layer in SOFTMAX_LIKE else {"target": "index"})
+    scores, labels = case.arrays()
+    labels = labels % 2
+    loss, gradient = case.function(scores, labels, **case.params)
+    same_loss, same_gradient = case.function(scores, labels.astype(dtype), **case.params)
+    assert same_loss == loss and (same_gradient == gradient).all()
 
 
 def test_a_focal_exponent_below_one_keeps_the_gradient_finite_and_right():
