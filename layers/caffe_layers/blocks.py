@@ -119,7 +119,7 @@ def run(layout, workspace, work, arrays=1, compiled=False):
     """
     elements = layout.outer * layout.channels * layout.inner
     if elements <= BLOCK:
-        return [work(Whole(slice(0, layout.outer), slice(0, layout.inner)), workspace)] if elements else []
+        return [work(layout.whole, workspace)] if elements else []
     number = threads()
     blocks = cut(layout, _block_size(layout, elements, number, arrays, compiled))
     number = min(number, len(blocks))

@@ -78,6 +78,12 @@ def _caffe_layer():
 Layer = _caffe_layer()
 
 
+def named(owner, error):
+    """The same LayerError with that name in front; a refused parameter becomes a ParameterError."""
+    kind = ParameterError if isinstance(error, params.ValueRefused) else type(error)
+    return kind(f"{owner}: {error}")
+
+
 class naming:
     """``with naming(owner)`` puts the name of a layer class or function in front of every LayerError raised inside."""
 
@@ -88,10 +94,8 @@ class naming:
         return self
 
     def __exit__(self, kind, error, traceback):
-        if isinstance(error, params.ValueRefused):
-            raise ParameterError(f"{self._owner}: {error}") from None
-        if isinstance(error, LayerError):
-            raise type(error)(f"{self._owner}: {error}") from None
+        if isinstance(error, (LayerError, params.ValueRefused)):
+            raise named(self._owner, error) from None
 
 
 class PluginLayer(Layer):

@@ -14,7 +14,7 @@ import numpy as np
 
 from caffe_layers import params as param_str
 from caffe_layers.blocks import Workspace, run
-from caffe_layers.layer import TEST, TRAIN, LayerError, ParameterError, PluginLayer, naming
+from caffe_layers.layer import TEST, TRAIN, LayerError, ParameterError, PluginLayer, named, naming
 from caffe_layers.params import INTEGER, WEIGHTS, Parameter, or_null
 from caffe_layers.targets import Layout, check_bottoms, per_class, places_of
 
@@ -157,17 +157,21 @@ def scaled(layout, workspace, values, scale, out):
 
 def loss_and_gradient(name, layer, scores, labels, weights, keywords):
     """What a function of ``caffe_layers.functional`` returns, given its own name and its keyword arguments."""
-    with naming(name), np.errstate(all="ignore"):
-        scores = as_scores(scores)
-        labels = np.asarray(labels, order="C")
-        weights = None if weights is None else np.asarray(weights, order="C")
-        shapes = scores.shape, labels.shape, None if weights is None else weights.shape
-        try:
-            params, layout = _checked(layer, shapes, **keywords)
-        except TypeError:  # a list cannot be looked up
-            params, layout = _checked.__wrapped__(layer, shapes, **keywords)
-        gradient = np.empty(scores.shape, scores.dtype)
-        return layer.evaluate(params, Arrays.of(layout, scores, labels, weights, gradient, None), Workspace()), gradient
+    try:
+        with np.errstate(all="ignore"):
+            scores = as_scores(scores)
+            labels = np.asarray(labels, order="C")
+            weights = None if weights is None else np.asarray(weights, order="C")
+            shapes = scores.shape, labels.shape, None if weights is None else weights.shape
+            try:
+                params, layout = _checked(layer, shapes, **keywords)
+            except TypeError:  # a list cannot be looked up
+                params, layout = _checked.__wrapped__(layer, shapes, **keywords)
+            gradient = np.empty(scores.shape, scores.dtype)
+            arrays = Arrays.of(layout, scores, labels, weights, gradient, None)
+            return layer.evaluate(params, arrays, Workspace()), gradient
+    except (LayerError, param_str.ValueRefused) as error:  # rather than ``with naming``, which small calls would feel
+        raise named(name, error) from None
 
 
 @lru_cache(maxsize=64, typed=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections import namedtuple
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
-from caffe_layers.blocks import flat_index, run
+from caffe_layers.blocks import Whole, flat_index, run
 from caffe_layers.layer import LabelError, ParameterError, ShapeError
 
 FEW, SMALL = 8, 4096
@@ -60,6 +60,11 @@ class Layout(namedtuple("Layout", "shape axis outer channels inner")):
         if shape[axis] == 0:
             raise ShapeError(f"the scores (bottom[0]) have the shape {shape}: no channel on axis {axis}")
         return cls(shape, axis, math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
+
+    @cached_property
+    def whole(self):
+        """The block that is all there is."""
+        return Whole(slice(0, self.outer), slice(0, self.inner))
 
     @property
     def positions(self):
