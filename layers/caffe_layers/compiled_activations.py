@@ -9,6 +9,7 @@ from caffe_layers.compiled_math import (
     exp64,
     exp_of_negative,
     f,
+    largest_of,
     loops,
     sum_of,
     write_exponentials,
@@ -41,9 +42,7 @@ def sigmoid(x, result):
 @loops
 def _far_position(x, e):
     """Write the exponentials of a position below its largest score, and give their sum; NaN where a score is."""
-    largest = x[0]
-    for c in range(len(x)):
-        largest = x[c] if x[c] > largest else largest
+    largest = largest_of(x)
     total = f(0)
     for c in range(len(x)):
         e[c] = f(exp64(np.float64(x[c]) - np.float64(largest)))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from caffe_layers.compiled_math import f, log, loops
+from caffe_layers.compiled_targets import in_rows_or_columns
 
 _FLOOR = f(1e-20)
 _TILE = 1024
@@ -141,14 +144,4 @@ def index_block(arrays, block, label, coefficient, factor):
     return _labels_of_columns(arrays.scores, label, coefficient, f(factor), arrays.gradient, *first)
 
 
-def dense_block(arrays, block, target, first_of_target, coefficient, factor, by_number):
-    """The same for targets of the scores' shape; as in compiled_targets.py."""
-    rows, columns = block
-    shape = rows.stop - rows.start, columns.stop - columns.start
-    coefficient = np.ascontiguousarray(np.broadcast_to(coefficient, shape), np.float64)
-    p, dp, factor = arrays.scores, arrays.gradient, float(factor)
-    if arrays.layout.inner == 1:
-        t = target[first_of_target[0] : first_of_target[0] + shape[0]]
-        p, t, dp = (array.reshape(-1, arrays.layout.channels) for array in (p[rows], t, dp[rows]))
-        return _rows(p, t, coefficient.reshape(-1), factor, by_number, dp)
-    return _columns(p, target, coefficient, factor, by_number, dp, (rows.start, columns.start), first_of_target)
+dense_block = partial(in_rows_or_columns, _rows, _columns)

@@ -186,3 +186,12 @@ def sum_of(values):
     for j in range(len(values)):
         total += values[j]
     return total
+
+
+@loops
+def largest_of(values):
+    """The largest, or any where one is NaN."""
+    largest = values[0]
+    for j in range(len(values)):
+        largest = values[j] if values[j] > largest else largest
+    return largest

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_layers.compiled_math import exp64, f, function, log1p, log1p64, log64, loops, power, power64
+from caffe_layers.compiled_math import exp64, f, function, largest_of, log1p, log1p64, log64, loops, power, power64
 
 _LOW, _HIGH = f(1e-26), f(1e28)
 _NAN = f(np.nan)
@@ -83,9 +83,7 @@ def near_positions(others, e_t, coefficient, gamma, losses):
 @loops
 def far_position(x, label, coefficient, factor, gamma, gradient):
     """coefficient x loss of one position in float64, and its gradient written. NaN where a score is not finite."""
-    largest = x[0]
-    for c in range(len(x)):
-        largest = x[c] if not x[c] <= largest else largest
+    largest = largest_of(x)
     others = 0.0
     for c in range(len(x)):
         others += exp64(np.float64(x[c]) - np.float64(largest)) if c != label else 0.0
@@ -98,8 +96,6 @@ def far_position(x, label, coefficient, factor, gamma, gradient):
     q = max(others / total, 1e-300)
     modulation = power64(q, gamma)
     scale = np.float64(coefficient) * factor / total * modulation * (1 + gamma * (e_t / total) * (loss / q))
-    if gamma == 0:
-        modulation, scale = 1.0, np.float64(coefficient) * factor / total
     for c in range(len(x)):
         gradient[c] = f(exp64(np.float64(x[c]) - np.float64(largest)) * scale)
     gradient[label] = f(-others * scale)

@@ -8,6 +8,7 @@ beside its terms, are done again in float64.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -151,7 +152,7 @@ def _rows_of_columns(x, t, coefficient, factor, by_number, gradient, first, firs
     return result
 
 
-def dense_block(arrays, block, target, first_of_target, coefficient, factor, by_number):
+def in_rows_or_columns(do_rows, do_columns, arrays, block, target, first_of_target, coefficient, factor, by_number):
     """The sum of coefficient x loss of a block, as positionwise.py wants it; not finite where numpy is to do it.
 
     That is where a score or target is not a finite number, or a target below 0. ``target`` is C-contiguous, and the
@@ -164,6 +165,8 @@ def dense_block(arrays, block, target, first_of_target, coefficient, factor, by_
     if arrays.layout.inner == 1:
         t = target[first_of_target[0] : first_of_target[0] + shape[0]]
         x, t, dx = (array.reshape(-1, arrays.layout.channels) for array in (x[rows], t, dx[rows]))
-        return _rows(x, t, coefficient.reshape(-1), factor, by_number, dx)
-    first = rows.start, columns.start
-    return _rows_of_columns(x, target, coefficient, factor, by_number, dx, first, first_of_target)
+        return do_rows(x, t, coefficient.reshape(-1), factor, by_number, dx)
+    return do_columns(x, target, coefficient, factor, by_number, dx, (rows.start, columns.start), first_of_target)
+
+
+dense_block = partial(in_rows_or_columns, _rows, _rows_of_columns)

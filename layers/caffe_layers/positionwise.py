@@ -53,10 +53,18 @@ def evaluate(params, arrays, workspace, index_block, dense_block, class_factor=N
     else:
         target = _Dense(params, arrays, dense_block, compiled)
     factor = normalization.factor(mode, _count(mode, layout, target, workspace))
-    results = run(
-        layout, workspace, lambda block, own: target.evaluate(block, factor, own), compiled=compiled is not None
-    )
-    return float(factor) * sum(results)
+
+    def work(block, own):
+        if compiled is not None:
+            total = target.evaluate_compiled(block, factor, own)
+            if math.isfinite(total):
+                if arrays.probabilities is not None:
+                    fast = engine.compiled("caffe_layers.compiled_activations", arrays.scores.dtype)
+                    fast.softmax_block(arrays.scores, block, arrays.probabilities)
+                return total
+        return target.evaluate(block, factor, own)
+
+    return float(factor) * sum(run(layout, workspace, work, compiled=compiled is not None))
 
 
 def _count(mode, layout, target, workspace):
@@ -108,14 +116,6 @@ class BlockTarget(namedtuple("BlockTarget", "values places")):
         return np.bincount(self._positions(), few, n * s).reshape(n, s)
 
 
-def _with_probabilities(total, arrays, block):
-    """The total of a compiled block, whose probabilities, where they are wanted, are written as well."""
-    if arrays.probabilities is not None:
-        fast = engine.compiled("caffe_layers.compiled_activations", arrays.scores.dtype)
-        fast.softmax_block(arrays.scores, block, arrays.probabilities)
-    return total
-
-
 def _weighed(losses, coefficient, ignored, gradient):
     """The sum of the losses, to which ignored positions add nothing."""
     if isinstance(coefficient, float):
@@ -148,27 +148,24 @@ class _Index:
 
     def evaluate(self, block, factor, workspace):
         arrays = self.arrays
-        if self.compiled is not None and not self.smoothing:
-            total = self._compiled_evaluate(block, factor, workspace)
-            if math.isfinite(total):
-                return _with_probabilities(total, arrays, block)
         label, ignored = self.labels.read(block)
         coefficient = self._weight(block, label, ignored, self.of_label)
         x, p = block.of(arrays.scores), block.of(arrays.probabilities)
         gradient = arrays.gradient_memory(block, workspace)
         if self.smoothing:
             target = self._smoothed(label, x.dtype, workspace)
-            if self.compiled is not None:
-                total = self.compiled.dense_block(arrays, block, target, (0, 0), coefficient, factor, False)
-                if math.isfinite(total):
-                    return _with_probabilities(total, arrays, block)
             losses = self.dense_block(x, BlockTarget(target, None), coefficient * factor, gradient, p, workspace)
         else:
             place = partial(arrays.place, block, gradient, label)
             losses = self.index_block(x, label, coefficient * factor, gradient, place, p, workspace)
         return _weighed(losses, coefficient, ignored, gradient)
 
-    def _compiled_evaluate(self, block, factor, workspace):
+    def evaluate_compiled(self, block, factor, workspace):
+        if self.smoothing:
+            label, ignored = self.labels.read(block)
+            coefficient = self._weight(block, label, ignored, self.of_label)
+            target = self._smoothed(label, self.arrays.scores.dtype, workspace)
+            return self.compiled.dense_block(self.arrays, block, target, (0, 0), coefficient, factor, False)
         compiled_labels = engine.compiled("caffe_layers.compiled_labels", self.arrays.scores.dtype)
         label, coefficient = self.labels.read_compiled(block, compiled_labels, self.of_label, workspace)
         if self.weights is not None:
@@ -219,25 +216,28 @@ class _Dense:
 
     def evaluate(self, block, factor, workspace):
         arrays = self.arrays
-        if self.compiled is not None and self._plain():
-            weights = 1.0 if self.weights is None else block.of_positions(self.weights)
-            first = block.rows.start, block.columns.start
-            by_number = self.params["target"] == "multi_label"
-            total = self.compiled.dense_block(arrays, block, self.targets.given, first, weights, factor, by_number)
-            if math.isfinite(total):
-                return _with_probabilities(total, arrays, block)
-        t, target, number, coefficient, ignored_elements, ignored = self._read(block, workspace)
-        if self.params["label_smoothing"]:
-            target = BlockTarget(self._smoothed(t, number, ignored_elements), None)
-        if self.compiled is not None and not self._plain():
-            values = np.ascontiguousarray(target.values)
-            total = self.compiled.dense_block(arrays, block, values, (0, 0), coefficient, factor, False)
-            if math.isfinite(total):
-                return _with_probabilities(total, arrays, block)
+        target, coefficient, ignored = self._target(block, workspace)
         gradient = arrays.gradient_memory(block, workspace)
         x, p = block.of(arrays.scores), block.of(arrays.probabilities)
         losses = self.dense_block(x, target, coefficient * factor, gradient, p, workspace)
         return _weighed(losses, coefficient, ignored, gradient)
+
+    def evaluate_compiled(self, block, factor, workspace):
+        if not self._plain():
+            target, coefficient, _ = self._target(block, workspace)
+            values = np.ascontiguousarray(target.values)
+            return self.compiled.dense_block(self.arrays, block, values, (0, 0), coefficient, factor, False)
+        weights = 1.0 if self.weights is None else block.of_positions(self.weights)
+        first = block.rows.start, block.columns.start
+        by_number = self.params["target"] == "multi_label"
+        return self.compiled.dense_block(self.arrays, block, self.targets.given, first, weights, factor, by_number)
+
+    def _target(self, block, workspace):
+        """(the :class:`BlockTarget`, smoothed, the positions' coefficient, the ignored positions or None)"""
+        t, target, number, coefficient, ignored_elements, ignored = self._read(block, workspace)
+        if self.params["label_smoothing"]:
+            target = BlockTarget(self._smoothed(t, number, ignored_elements), None)
+        return target, coefficient, ignored
 
     def _plain(self):
         """Whether the targets are used as they are given."""

@@ -113,21 +113,23 @@ def dense_block(x, target, coefficient, gradient, probabilities, workspace):
     losses = mass * np.log(total) - weighted
     # Not where the difference is small beside its terms, or its terms beside the ends of float32.
     exact = ~(((losses >= mass + 0.5 * np.abs(weighted)) | (mass == 0)) & (np.maximum(total, inverse) < SAFE))
-    if exact.any():
+    any_exact = exact.any()
+    if any_exact:
         rows, t = shifted(x, exact), target.values.transpose(0, 2, 1)[exact].astype(np.float64)
         e_rows = np.exp(rows)
         tail = np.where(rows == 0, 0, e_rows).sum(axis=1) + (np.count_nonzero(rows == 0, axis=1) - 1)
-        losses[exact] = t.sum(axis=1) * np.log1p(tail) - np.einsum("nc,nc->n", t, rows)
+        mass_of_rows = t.sum(axis=1)
+        losses[exact] = mass_of_rows * np.log1p(tail) - np.einsum("nc,nc->n", t, rows)
         e.transpose(0, 2, 1)[exact] = e_rows
         inverse[exact] = 1 / (1 + tail)
         # The sum is 1 + tail: with the two apart, p_t - t cancels only where both are meant.
-        slopes = (e_rows * t.sum(axis=1)[:, None] - t) - t * tail[:, None]
+        slopes = (e_rows * mass_of_rows[:, None] - t) - t * tail[:, None]
         slopes *= inverse[exact][:, None]
     if probabilities is not None:
         np.multiply(e, inverse[:, None].astype(x.dtype), out=probabilities)
     coefficient = np.broadcast_to(coefficient, mass.shape)
     target.write_gradient(gradient, mass * inverse, coefficient)
-    if exact.any():
+    if any_exact:
         gradient.transpose(0, 2, 1)[exact] = slopes * coefficient[exact][:, None]
     return losses
 
