@@ -94,7 +94,7 @@ def onnx(name, threads):
 
     import caffe_layers
     from caffe_tools.gradient import gradients
-    from caffe_tools.graph import Builder
+    from caffe_tools.graph.builder import Builder
 
     workload, (scores, labels) = workloads.WORKLOADS[name], workloads.arrays(name)
     labels = labels.astype(np.float32)

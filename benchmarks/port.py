@@ -25,9 +25,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from caffe_tools import caffemodel
-from caffe_tools.export import ExportOptions, export, save
-from caffe_tools.net import TEST, Net
+from caffe_tools.binaryproto import caffemodel
+from caffe_tools.export.export import ExportOptions, export, save
+from caffe_tools.net.net import TEST, Net
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 """VGG16's channels and convolutions between its poolings."""

@@ -33,9 +33,9 @@ from rich.table import Table
 from train_nets import NETS
 
 from caffe_tools import TRAIN, Net
-from caffe_tools.export import ExportOptions, export
-from caffe_tools.solver_spec import read_solver
-from caffe_tools.update import Updater, learnable_blobs
+from caffe_tools.export.export import ExportOptions, export
+from caffe_tools.training.solver_spec import read_solver
+from caffe_tools.training.update import Updater, learnable_blobs
 
 RATE, MOMENTUM = 1e-3, 0.9
 WARM_UP = 3

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from caffe_tools import prototxt
-from caffe_tools.message import Message
+from caffe_tools.prototxt.message import Message
 
 EXAMPLES = Path(__file__).parent.parent / "prototxt_examples"
 

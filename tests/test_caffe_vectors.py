@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import caffe_layers
-from caffe_tools.blob import Blob
+from caffe_tools.net.blob import Blob
 
 
 class StrictBlob:

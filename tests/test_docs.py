@@ -35,7 +35,7 @@ def test_python_code_in_the_docs_runs(code, beside_the_examples):
 
 @pytest.mark.parametrize("code", blocks("sh"))
 def test_commands_in_the_docs_succeed(code, beside_the_examples):
-    command_line = pytest.importorskip("caffe_tools.cli")
+    command_line = pytest.importorskip("caffe_tools.command_line.cli")
     for line in code.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words and words[0] == "caffe-layers":

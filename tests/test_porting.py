@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("onnx")
 from caffe_tools import standard
-from caffe_tools.catalogue import TABLE_MARKS, markdown_table, write_table
 from caffe_tools.errors import CaffeToolsError
+from caffe_tools.report.catalogue import TABLE_MARKS, markdown_table, write_table
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "porting.md"
 
@@ -17,7 +17,7 @@ def test_the_table_of_layers_is_what_the_registry_says_now(tmp_path):
     written = tmp_path / "porting.md"
     written.write_text(page, encoding="utf-8")
     write_table(written)
-    assert written.read_text(encoding="utf-8") == page, "run: python -m caffe_tools.catalogue docs/porting.md"
+    assert written.read_text(encoding="utf-8") == page, "run: python -m caffe_tools.report.catalogue docs/porting.md"
 
 
 def test_the_table_has_a_row_for_every_type_that_says_what_it_computes():

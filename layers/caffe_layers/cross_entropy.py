@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_layers import engine, positionwise, positionwise_onnx
+from caffe_layers import engine
 from caffe_layers.loss import LossLayer, loss_and_gradient, product
+from caffe_layers.positionwise import expression as positionwise_onnx
+from caffe_layers.positionwise import losses as positionwise
 from caffe_layers.softmax import sum_over_channels
 
 FLOOR = 1e-20
@@ -92,7 +94,7 @@ class CrossEntropyLossLayer(LossLayer):
 
     @classmethod
     def evaluate(cls, params, arrays, workspace):
-        compiled = engine.compiled("caffe_layers.compiled_cross_entropy", arrays.scores.dtype)
+        compiled = engine.compiled("caffe_layers.compiled.cross_entropy", arrays.scores.dtype)
         return positionwise.evaluate(params, arrays, workspace, index_block, dense_block, compiled=compiled)
 
     def onnx(self, op, scores, labels, weights=None):

@@ -44,7 +44,7 @@ def write_sigmoid(x, result):
 def _forward(scores, result, workspace):
     layout = Layout(scores.shape, 0, scores.size, 1, 1)
     x, p = layout.channelwise(scores), layout.channelwise(result)
-    fast = engine.compiled("caffe_layers.compiled_activations", scores.dtype)
+    fast = engine.compiled("caffe_layers.compiled.activations", scores.dtype)
 
     def work(block, _):
         if fast is None:

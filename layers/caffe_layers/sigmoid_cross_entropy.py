@@ -7,7 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from caffe_layers import elementwise, elementwise_onnx, engine
+from caffe_layers import engine
+from caffe_layers.elementwise import expression as elementwise_onnx
+from caffe_layers.elementwise import losses as elementwise
 from caffe_layers.loss import LossLayer, loss_and_gradient, onnx_log1p_of_exp_of_minus
 
 
@@ -179,7 +181,7 @@ class SigmoidCrossEntropyLossLayer(LossLayer):
     @classmethod
     def evaluate(cls, params, arrays, workspace):
         dtype = arrays.scores.dtype
-        fast = engine.compiled("caffe_layers.compiled_sigmoid", dtype)
+        fast = engine.compiled("caffe_layers.compiled.sigmoid", dtype)
         compiled = None if fast is None else partial(fast.block, gamma=0.0)
         return elementwise.evaluate(params, arrays, workspace, formulas(dtype), compiled=compiled)
 

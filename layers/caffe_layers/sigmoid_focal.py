@@ -7,7 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from caffe_layers import elementwise, elementwise_onnx, engine, sigmoid_cross_entropy
+from caffe_layers import engine, sigmoid_cross_entropy
+from caffe_layers.elementwise import expression as elementwise_onnx
+from caffe_layers.elementwise import losses as elementwise
 from caffe_layers.loss import LossLayer, loss_and_gradient, product
 from caffe_layers.params import FRACTION_OR_WEIGHTS, NOT_NEGATIVE, Parameter, or_null
 from caffe_layers.power import onnx_power, power
@@ -222,7 +224,7 @@ class SigmoidFocalLossLayer(LossLayer):
     def evaluate(cls, params, arrays, workspace):
         alpha, class_factor = _split(params["alpha"])
         gamma, dtype = params["gamma"], arrays.scores.dtype
-        fast = engine.compiled("caffe_layers.compiled_sigmoid", dtype)
+        fast = engine.compiled("caffe_layers.compiled.sigmoid", dtype)
         compiled = None if fast is None else partial(fast.block, gamma=gamma)
         return elementwise.evaluate(params, arrays, workspace, formulas(gamma, dtype), alpha, class_factor, compiled)
 

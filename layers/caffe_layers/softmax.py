@@ -107,7 +107,7 @@ def write_softmax(x, p, workspace):
 
 
 def _forward(layout, scores, probabilities, workspace):
-    fast = engine.compiled("caffe_layers.compiled_activations", scores.dtype)
+    fast = engine.compiled("caffe_layers.compiled.activations", scores.dtype)
 
     def work(block, own):
         if fast is None:

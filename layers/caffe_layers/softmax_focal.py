@@ -7,11 +7,13 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from caffe_layers import engine, positionwise, positionwise_onnx, softmax_loss
+from caffe_layers import engine, softmax_loss
 from caffe_layers import normalization as normalizing
 from caffe_layers.loss import AXIS, CLASS_WEIGHT, LossLayer, loss_and_gradient, product
 from caffe_layers.loss import ignore_label as ignore_label_parameter
 from caffe_layers.params import FRACTION_OR_WEIGHTS, INTEGER_FROM_0, NOT_NEGATIVE, Parameter, or_null
+from caffe_layers.positionwise import expression as positionwise_onnx
+from caffe_layers.positionwise import losses as positionwise
 from caffe_layers.power import onnx_power, power
 
 TINY = float(np.finfo(np.float64).tiny)
@@ -121,7 +123,7 @@ class SoftmaxFocalLossLayer(LossLayer):
         focal = softmax_loss.index_block
         if params["gamma"]:
             focal = partial(focal, modulate=partial(_modulate, gamma=params["gamma"]))
-        fast = engine.compiled("caffe_layers.compiled_softmax", arrays.scores.dtype)
+        fast = engine.compiled("caffe_layers.compiled.softmax", arrays.scores.dtype)
         compiled = None
         if fast is not None:
             compiled = SimpleNamespace(index_block=partial(fast.index_block, gamma=params["gamma"]))

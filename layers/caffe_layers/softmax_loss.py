@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_layers import engine, positionwise, positionwise_onnx
+from caffe_layers import engine
 from caffe_layers.loss import HIGHEST, LossLayer, loss_and_gradient, onnx_log1p, product
+from caffe_layers.positionwise import expression as positionwise_onnx
+from caffe_layers.positionwise import losses as positionwise
 from caffe_layers.softmax import SAFE, are_few_moderate, are_safe, shifted, sum_over_channels
 from caffe_layers.targets import places_of
 
@@ -228,7 +230,7 @@ class SoftmaxLossLayer(LossLayer):
 
     @classmethod
     def evaluate(cls, params, arrays, workspace):
-        compiled = engine.compiled("caffe_layers.compiled_softmax", arrays.scores.dtype)
+        compiled = engine.compiled("caffe_layers.compiled.softmax", arrays.scores.dtype)
         return positionwise.evaluate(params, arrays, workspace, index_block, dense_block, compiled=compiled)
 
     def onnx(self, op, scores, labels, weights=None):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from layer_blobs import Run
 
 import caffe_layers
 from caffe_layers import LabelError, ParameterError, ShapeError
 from caffe_layers import functional as F
+from layer_blobs import Run
 
 SOFTMAX, SIGMOID = "SoftmaxLossLayer", "SigmoidCrossEntropyLossLayer"
 

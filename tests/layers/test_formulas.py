@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 
-import layer_oracle
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_cases import CASES, LOSS_FUNCTIONS, LOSSES, MODES, SOFTMAX_LIKE, Case, cases
 
+import layer_oracle
 from caffe_layers import LayerError, blocks, targets
 from caffe_layers import functional as F
+from layer_cases import CASES, LOSS_FUNCTIONS, LOSSES, MODES, SOFTMAX_LIKE, Case, cases
 
 SEEDS = st.integers(0, 2**31 - 1)
 

@@ -6,12 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-from layer_blobs import Run, blob_of
-from layer_cases import CASES, LOSSES, Case
 
 import caffe_layers
 from caffe_layers import LayerError, ShapeError
 from caffe_layers import functional as F
+from layer_blobs import Run, blob_of
+from layer_cases import CASES, LOSSES, Case
 
 TRAIN, TEST = 0, 1
 every_case = pytest.mark.parametrize("case", CASES, ids=str)

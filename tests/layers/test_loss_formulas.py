@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from layer_cases import CASES, LOSS_FUNCTIONS, cases
 
 from caffe_layers import normalization
 from caffe_layers.params import complete
-from caffe_tools.loss_formulas import FUNCTIONS, Question, formula
+from caffe_tools.referee.loss_formulas import FUNCTIONS, Question, formula
+from layer_cases import CASES, LOSS_FUNCTIONS, cases
 
 
 def check(case):

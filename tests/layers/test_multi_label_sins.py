@@ -10,9 +10,9 @@ import warnings
 
 import numpy as np
 import pytest
-from layer_blobs import Run
 
 from caffe_layers import SoftmaxLossLayer
+from layer_blobs import Run
 
 SCORES = np.array([[1.0, 2.0, 0.5, -1.0], [3.0, 0.1, 0.2, 7.0], [0.0, 1.0, -2.0, 0.3]], np.float32)
 LABELS = np.array([[1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 1, 1]], np.float32)

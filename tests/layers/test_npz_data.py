@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from caffe_layers import LayerError, NpzDataLayer, ParameterError
-from caffe_tools.blob import Blob
+from caffe_tools.net.blob import Blob
 
 
 @pytest.fixture

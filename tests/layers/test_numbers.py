@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 
-import layer_oracle
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_cases import CASES, LOSSES, Case
 
+import layer_oracle
 from caffe_layers import functional as F
+from layer_cases import CASES, LOSSES, Case
 
 EPSILON = float(np.finfo(np.float32).eps)
 LARGEST = float(np.finfo(np.float32).max)

@@ -8,13 +8,13 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from hypothesis import given, settings
-from layer_blobs import Run
-from layer_cases import CASES, LOSSES, Case, cases
 from onnx.reference import ReferenceEvaluator
 
 import caffe_layers
 from caffe_tools.gradient import gradients
-from caffe_tools.graph import Builder
+from caffe_tools.graph.builder import Builder
+from layer_blobs import Run
+from layer_cases import CASES, LOSSES, Case, cases
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 TOP_DIFF = 0.37

@@ -7,10 +7,10 @@ import re
 
 import numpy as np
 import pytest
-from layer_blobs import Run
 
 import caffe_layers
 from caffe_layers import LabelError
+from layer_blobs import Run
 
 SAME = {
     "SoftmaxWithLoss": caffe_layers.SoftmaxLossLayer,

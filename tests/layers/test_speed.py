@@ -11,13 +11,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from layer_blobs import Run
-from layer_cases import LOSSES, Case
 
 import caffe_layers
 from caffe_layers import ParameterError, blocks
 from caffe_layers import engine as engine_module
 from caffe_layers import functional as F
+from layer_blobs import Run
+from layer_cases import LOSSES, Case
 
 LAYERS = Path(caffe_layers.__file__).resolve().parents[1]
 LARGE = (3000, 90)
@@ -25,7 +25,7 @@ LARGE = (3000, 90)
 
 
 def test_the_engine_that_a_test_names_is_the_one_that_computes(engine):
-    module = engine_module.compiled("caffe_layers.compiled_sigmoid", np.dtype(np.float32))
+    module = engine_module.compiled("caffe_layers.compiled.sigmoid", np.dtype(np.float32))
     assert (module is not None) == (engine == "numba")
 
 
@@ -107,7 +107,8 @@ def test_a_terminal_is_told_once_that_a_kernel_is_compiled_and_nothing_else_is(m
             self.py_func = type("Function", (), {"__module__": module})
 
     notice = engine_module._notice(object)
-    ours, other = (SimpleNamespace(data={"dispatcher": Dispatcher(m)}) for m in ("caffe_layers.compiled_math", "mine"))
+    modules = ("caffe_layers.compiled.float32", "mine")
+    ours, other = (SimpleNamespace(data={"dispatcher": Dispatcher(module)}) for module in modules)
     notice.on_start(ours)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)

@@ -14,7 +14,7 @@ _WHERE = {
     "TEST": "caffe_tools.net",
     "crosscheck": "caffe_tools.referee",
     "gradient_model": "caffe_tools.gradient.model",
-    "Training": "caffe_tools.train",
+    "Training": "caffe_tools.training",
     "layer_type": "caffe_tools.standard",
     "python_layer_type": "caffe_tools.standard",
 }

@@ -20,7 +20,7 @@ def main() -> int:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         return refuse(f"{', '.join(missing)} not found: the command line needs pip install 'caffe-layers[tools]'")
-    from caffe_tools.cli import main as command_line
+    from caffe_tools.command_line.cli import main as command_line
 
     return command_line()
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from caffe_tools.gradient.rules import NodeGradient, rule, sum_to_shape
-from caffe_tools.graph import Builder
+from caffe_tools.graph.builder import Builder
 
 
 def _transpose_matrix(op: Builder, value: ir.Value) -> ir.Value:

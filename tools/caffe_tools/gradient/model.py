@@ -16,7 +16,7 @@ from onnx_ir.serde import SerdeError
 from caffe_tools.errors import GraphError
 from caffe_tools.gradient.reverse import gradients
 from caffe_tools.gradient.rules import NOT_DIFFERENTIABLE, RULES
-from caffe_tools.graph import OPSET, Builder
+from caffe_tools.graph.builder import OPSET, Builder
 
 
 def gradient_model(

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from caffe_tools.errors import GraphError
 from caffe_tools.gradient.rules import NOT_DIFFERENTIABLE, RULES, NodeGradient
-from caffe_tools.graph import Builder, DefinedGradient
+from caffe_tools.graph.builder import Builder, DefinedGradient
 
 
 def gradients(op: Builder, seeds: Mapping[ir.Value, ir.Value], by: Sequence[ir.Value]) -> list[ir.Value | None]:

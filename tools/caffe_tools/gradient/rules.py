@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from caffe_tools.errors import GraphError
-from caffe_tools.graph import Builder
+from caffe_tools.graph.builder import Builder
 
 NOT_DIFFERENTIABLE = frozenset(
     "And ArgMax ArgMin Ceil ConstantOfShape Equal EyeLike Floor Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual"

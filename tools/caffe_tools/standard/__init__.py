@@ -1,97 +1,15 @@
-"""The standard Caffe layers, each written as ONNX ops with Caffe's exact semantics."""
+"""The standard Caffe layers, each written as ONNX ops with Caffe's exact semantics.
 
-from caffe_tools.standard import (
-    accuracy,
-    activation,
-    arithmetic,
-    arrangement,
-    axpy,
-    batch_norm,
-    bn,
-    convolution,
-    crop,
-    data,
-    data_files,
-    depthwise_convolution,
-    detection_output,
-    distance_losses,
-    elementwise,
-    embed,
-    inner_product,
-    interp,
-    lrn,
-    multi_box_loss,
-    mvn,
-    normalize,
-    parameter,
-    permute,
-    pooling,
-    prior_box,
-    proposal,
-    psroi_pooling,
-    recurrent,
-    relu6,
-    reorg,
-    roi_pooling,
-    selection,
-    shuffle_channel,
-    sigmoid_cross_entropy_loss,
-    smooth_l1_loss,
-    softmax_losses,
-    spp,
-    tile,
-    unpooling,
-)
+Every file of the chapters beside this one is imported here, and registers its layer types.
+"""
+
+import importlib
+import pkgutil
+
 from caffe_tools.standard.python_types import PYTHON_TYPES, known_type, python_layer_type
 from caffe_tools.standard.registry import TYPES, Layer, LayerType, build, layer_type
 
-__all__ = [
-    "PYTHON_TYPES",
-    "TYPES",
-    "Layer",
-    "LayerType",
-    "accuracy",
-    "activation",
-    "arithmetic",
-    "arrangement",
-    "axpy",
-    "batch_norm",
-    "bn",
-    "build",
-    "convolution",
-    "crop",
-    "data",
-    "data_files",
-    "depthwise_convolution",
-    "detection_output",
-    "distance_losses",
-    "elementwise",
-    "embed",
-    "inner_product",
-    "interp",
-    "known_type",
-    "layer_type",
-    "lrn",
-    "multi_box_loss",
-    "mvn",
-    "normalize",
-    "parameter",
-    "permute",
-    "pooling",
-    "prior_box",
-    "proposal",
-    "psroi_pooling",
-    "python_layer_type",
-    "recurrent",
-    "relu6",
-    "reorg",
-    "roi_pooling",
-    "selection",
-    "shuffle_channel",
-    "sigmoid_cross_entropy_loss",
-    "smooth_l1_loss",
-    "softmax_losses",
-    "spp",
-    "tile",
-    "unpooling",
-]
+__all__ = ["PYTHON_TYPES", "TYPES", "Layer", "LayerType", "build", "known_type", "layer_type", "python_layer_type"]
+
+for _file in pkgutil.walk_packages(__path__, f"{__name__}."):
+    importlib.import_module(_file.name)

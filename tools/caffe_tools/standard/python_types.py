@@ -16,16 +16,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from caffe_layers import params
-from caffe_tools.fields import Bool, String
-from caffe_tools.netspec import LayerSpec
+from caffe_tools.prototxt.messages import PYTHON_PARAM
+from caffe_tools.prototxt.net_spec import LayerSpec
 from caffe_tools.standard.registry import TYPES, Layer, LayerType, as_range, read_message
-
-PYTHON_PARAM = {
-    "module": String(),
-    "layer": String(),
-    "param_str": String(""),
-    "share_in_parallel": Bool(False),
-}
 
 PYTHON_TYPES: dict[tuple[str, str], LayerType] = {}
 """(module, class) → the layer type."""

@@ -22,12 +22,12 @@ from typing import Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from caffe_tools import fields
 from caffe_tools.errors import GraphError, NetError
-from caffe_tools.fields import Field, Values
-from caffe_tools.fillers import FILLER
-from caffe_tools.graph import Builder
-from caffe_tools.netspec import LAYER, LayerSpec
+from caffe_tools.graph.builder import Builder
+from caffe_tools.prototxt import fields
+from caffe_tools.prototxt.fields import Field, Values
+from caffe_tools.prototxt.messages import FILLER
+from caffe_tools.prototxt.net_spec import LAYER, LayerSpec
 
 
 @dataclass(frozen=True)

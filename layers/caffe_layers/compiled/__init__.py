@@ -1,0 +1,1 @@
+"""The layers' loops compiled by numba, where it is installed."""

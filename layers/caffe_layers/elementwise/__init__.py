@@ -1,0 +1,1 @@
+"""What the losses share in which each element has a probability of its own (sigmoid)."""

@@ -1,0 +1,1 @@
+"""What the losses share in which each position has a distribution over the classes (softmax)."""

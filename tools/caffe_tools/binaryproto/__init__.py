@@ -1,0 +1,1 @@
+"""Caffe's binary files: weights and solver states, read and written on the wire format."""

@@ -1,0 +1,198 @@
+"""Weights: .caffemodel and .binaryproto files to arrays and back.
+
+A net is a NetParameter, a .binaryproto a BlobProto; the field numbers are those of Caffe's caffe.proto.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from caffe_tools.binaryproto.wire import (
+    BYTES,
+    FIXED32,
+    FIXED64,
+    VARINT,
+    Item,
+    WireFile,
+    encoded_bytes,
+    encoded_key,
+    encoded_varint,
+    signed,
+)
+from caffe_tools.errors import CaffemodelError
+
+NET_NAME, NET_LAYERS_V1, NET_LAYER = 1, 2, 100
+LAYER_NAME, LAYER_TYPE, LAYER_BLOBS = 1, 2, 7
+V1_V0_LAYER, V1_NAME, V1_BLOBS = 1, 4, 6
+V0_NAME, V0_BLOBS = 1, 50
+BLOB_LEGACY_DIMS, BLOB_DATA, BLOB_SHAPE, BLOB_DOUBLE_DATA = (1, 2, 3, 4), 5, 7, 8
+SHAPE_DIM = 1
+
+MAX_AXES = 32  # Caffe's kMaxBlobAxes
+MAX_DIM = 2**31 - 1  # Blob::Reshape's INT_MAX
+MAX_FILE_BYTES = 2**31 - 1  # Caffe's kProtoReadBytesLimit
+
+
+def read(path: str | Path) -> dict[str, list[np.ndarray]]:
+    """The blobs of every layer that has some, as new float32 arrays: {layer name: blobs} in the order of the file.
+
+    Of two layers with one name the later wins, as in Caffe's CopyTrainedLayersFrom (net.cpp). A shape in the old
+    num/channels/height/width form has four axes and precedes a ``shape``; ``double_data`` precedes ``data``
+    (Blob::FromProto, blob.cpp). CaffemodelError for a missing, foreign, truncated or damaged file and for a blob
+    whose shape does not fit its data. Time and memory are linear in the size of the file.
+    """
+    file = WireFile(path, "a .caffemodel")
+    blobs: dict[str, list[np.ndarray]] = {}
+    layer_count = 0
+    for item in file.items(0, file.size, "the net"):
+        if item.number == NET_NAME and item.wire_type != BYTES:
+            file.fail("another kind of protobuf file (ONNX?), where a .caffemodel is expected")
+        if item.wire_type != BYTES or item.number not in (NET_LAYER, NET_LAYERS_V1):
+            continue
+        name, spans = _find_blobs(file, item, f"layer {layer_count}")
+        layer_count += 1
+        if spans:
+            what = f"layer {_quoted(name)}"
+            blobs[name] = [read_blob_at(file, *span, f"{what}, blob {i}") for i, span in enumerate(spans)]
+    if not layer_count:
+        file.fail("no layer found: not a .caffemodel, or one without layers")
+    return blobs
+
+
+def read_blob(path: str | Path) -> np.ndarray:
+    """The blob of a .binaryproto (a mean image, InfogainLoss's matrix) as float32; CaffemodelError as in ``read``."""
+    file = WireFile(path, "a .binaryproto")
+    return read_blob_at(file, 0, file.size, "the blob")
+
+
+def _find_blobs(file: WireFile, layer: Item, what: str) -> tuple[str, list[tuple[int, int]]]:
+    """A layer's name and where its blobs start and end; a V0 layer has both one message deeper."""
+    is_v1 = layer.number == NET_LAYERS_V1
+    name_number, blobs_number = (V1_NAME, V1_BLOBS) if is_v1 else (LAYER_NAME, LAYER_BLOBS)
+    name, spans = "", []
+    for item in file.items(layer.start, layer.end, what):
+        if item.wire_type != BYTES:
+            continue
+        if item.number == name_number:
+            name = file.text(item)
+        elif item.number == blobs_number:
+            spans.append((item.start, item.end))
+        elif is_v1 and item.number == V1_V0_LAYER:
+            for inner in file.items(item.start, item.end, what):
+                if inner.wire_type == BYTES and inner.number == V0_NAME:
+                    name = file.text(inner)
+                elif inner.wire_type == BYTES and inner.number == V0_BLOBS:
+                    spans.append((inner.start, inner.end))
+    return name, spans
+
+
+def read_blob_at(file: WireFile, start: int, end: int, what: str) -> np.ndarray:
+    """The BlobProto between two offsets of a file, as in ``read``; errors call it ``what``."""
+    legacy: dict[int, int] = {}
+    dims: list[int] = []
+    values: dict[int, list[np.ndarray]] = {BLOB_DATA: [], BLOB_DOUBLE_DATA: []}
+    for item in file.items(start, end, what):
+        if item.number in BLOB_LEGACY_DIMS and item.wire_type == VARINT:
+            legacy[item.number] = item.value
+        elif item.number == BLOB_SHAPE and item.wire_type == BYTES:
+            dims += _read_dims(file, item, what)
+        elif item.number == BLOB_DATA and item.wire_type in (BYTES, FIXED32):
+            values[BLOB_DATA].append(file.numbers(item, "<f4", what))
+        elif item.number == BLOB_DOUBLE_DATA and item.wire_type in (BYTES, FIXED64):
+            values[BLOB_DOUBLE_DATA].append(file.numbers(item, "<f8", what))
+    shape = [legacy.get(number, 0) for number in BLOB_LEGACY_DIMS] if legacy else dims
+    if len(shape) > MAX_AXES or not all(0 <= dim <= MAX_DIM for dim in shape):
+        file.fail(f"{what}: {_spelled(shape)} is not a shape: at most {MAX_AXES} axes of 0 to {MAX_DIM}")
+    parts = values[BLOB_DOUBLE_DATA] if any(map(len, values[BLOB_DOUBLE_DATA])) else values[BLOB_DATA]
+    count = sum(map(len, parts))
+    if math.prod(shape) != count:
+        file.fail(f"{what}: shape {_spelled(shape)} needs {math.prod(shape)} values, the file holds {count}")
+    blob = np.empty(count, np.float32)
+    filled = 0
+    with np.errstate(over="ignore", invalid="ignore"):  # a double beyond float32 becomes inf, as in Caffe
+        for part in parts:
+            blob[filled : filled + len(part)] = part
+            filled += len(part)
+    file.release(start, end)
+    try:
+        return blob.reshape(shape)
+    except ValueError:  # no values, but dims whose product without the zeros is beyond any address
+        file.fail(f"{what}: {_spelled(shape)} is too large a shape")
+
+
+def _read_dims(file: WireFile, shape: Item, what: str) -> list[int]:
+    dims: list[int] = []
+    for item in file.items(shape.start, shape.end, what):
+        if item.number == SHAPE_DIM and item.wire_type == VARINT:
+            dims.append(item.value)
+        elif item.number == SHAPE_DIM and item.wire_type == BYTES:
+            position = item.start
+            while position < item.end:
+                value, position = file.varint(position, item.end, what)
+                dims.append(signed(value))
+    return dims
+
+
+def _spelled(shape: Sequence[int]) -> str:
+    if not shape:
+        return "() (a scalar)"
+    return "x".join(map(str, shape[:MAX_AXES])) + ("x..." if len(shape) > MAX_AXES else "")
+
+
+def _quoted(name: str) -> str:
+    """A name on one line, also where it comes from a damaged file."""
+    return repr(name if len(name) <= 100 else name[:100] + "...")
+
+
+def write(path: str | Path, layers: Iterable[tuple[str, str, Sequence[np.ndarray]]], name: str = "") -> None:
+    """Write a .caffemodel that Caffe reads: (layer name, layer type, blobs), stored as float32 with their shapes.
+
+    The file appears complete or not at all. CaffemodelError where it cannot be written, where two layers with blobs
+    share a name (Caffe would load both into one), or beyond Caffe's limit of 2 GB.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(encoded_bytes(NET_NAME, name.encode("utf-8", "backslashreplace")) if name else b"")
+            seen: set[str] = set()
+            for layer_name, layer_type, blobs in layers:
+                if len(blobs) and layer_name in seen:
+                    raise CaffemodelError(f"{path}: two layers with blobs are named {_quoted(layer_name)}")
+                if len(blobs):
+                    seen.add(layer_name)
+                for part in _layer_parts(layer_name, layer_type, blobs):
+                    file.write(part)
+                if file.tell() > MAX_FILE_BYTES:
+                    raise CaffemodelError(f"{path}: the weights exceed 2 GB, which Caffe cannot read")
+        os.replace(temporary, target)
+    except OSError as error:
+        raise CaffemodelError(f"{path}: cannot write the file: {error.strerror}") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _layer_parts(name: str, type_name: str, blobs: Sequence[np.ndarray]) -> list[bytes | memoryview]:
+    parts: list[bytes | memoryview] = [
+        encoded_bytes(LAYER_NAME, name.encode("utf-8", "backslashreplace")),
+        encoded_bytes(LAYER_TYPE, type_name.encode("utf-8", "backslashreplace")),
+    ]
+    for blob in blobs:
+        parts += encoded_blob(LAYER_BLOBS, blob)
+    size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
+    return [encoded_key(NET_LAYER) + encoded_varint(size), *parts]
+
+
+def encoded_blob(number: int, blob: np.ndarray) -> list[bytes | memoryview]:
+    """The field ``number`` of a message, a BlobProto that holds the array as float32; its values are not copied."""
+    values = np.ascontiguousarray(blob, "<f4").reshape(-1)
+    dims = encoded_bytes(SHAPE_DIM, b"".join(map(encoded_varint, np.shape(blob))))
+    head = encoded_bytes(BLOB_SHAPE, dims) + encoded_key(BLOB_DATA) + encoded_varint(values.nbytes)
+    return [encoded_key(number) + encoded_varint(len(head) + values.nbytes) + head, values.data]

@@ -1,0 +1,155 @@
+"""Plug-in layers as ONNX local functions, so that a viewer shows ``SigmoidFocalLoss`` and not its 25 nodes.
+
+The nodes of one layer, and those of its gradient, become the body of one function each; layers with equal bodies share
+it. The layer's parameters stand on the calling node as attributes: they tell the reader what was exported, the body has
+them built in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from caffe_tools.graph.builder import Builder
+
+
+@dataclass(frozen=True)
+class LayerFunction:
+    """How a plug-in layer is shown: the function's domain and name, and the attributes of the call."""
+
+    domain: str
+    name: str
+    attributes: Mapping[str, Any]
+
+
+def as_functions(op: Builder, layers: Mapping[str, LayerFunction]) -> list[ir.Function]:
+    """Replace the nodes of each of ``layers`` (by layer name) in ``op``'s graph by calls, and give the functions."""
+    groups: dict[tuple[str, bool], list[ir.Node]] = {}
+    for node in op.graph:
+        layer = node.metadata_props.get("layer", "")
+        if layer in layers:
+            groups.setdefault((layer, "gradient" in node.metadata_props), []).append(node)
+    functions: dict[bytes, ir.Function] = {}
+    names: set[str] = set()
+    for (layer, is_gradient), nodes in groups.items():
+        shown = layers[layer]
+        inputs, outputs = _boundary(op, nodes)
+        name = f"{shown.name}Gradient" if is_gradient else shown.name
+        body = _function(op, shown, name, nodes, inputs, outputs)
+        key = ir.to_proto(body).SerializeToString()
+        if key not in functions:
+            number = 2
+            while body.name in names:
+                body.name, number = f"{name}_{number}", number + 1
+            names.add(body.name)
+            functions[key] = body
+        _replace_by_call(op, functions[key], shown, layer, nodes, inputs, outputs)
+    for function in functions.values():
+        op.graph.opset_imports.setdefault(function.domain, 1)
+    op.remove_unused()  # the constants that are in the functions now
+    return list(functions.values())
+
+
+def _boundary(op: Builder, nodes: Sequence[ir.Node]) -> tuple[list[ir.Value], list[ir.Value]]:
+    """The values that the nodes take from outside, and those of theirs that others use."""
+    inside = set(nodes)
+    graph_outputs = set(op.graph.outputs)
+    inputs: dict[ir.Value, None] = {}
+    outputs = []
+    for node in nodes:
+        for value in node.inputs:
+            if value is not None and value.producer() not in inside and not op.is_constant(value):
+                inputs[value] = None
+        for value in node.outputs:
+            if value in graph_outputs or any(use.node not in inside for use in value.uses()):
+                outputs.append(value)
+    return list(inputs), outputs
+
+
+def _function(
+    op: Builder,
+    shown: LayerFunction,
+    name: str,
+    nodes: Sequence[ir.Node],
+    inputs: Sequence[ir.Value],
+    outputs: Sequence[ir.Value],
+) -> ir.Function:
+    body: list[ir.Node] = []
+    inner: dict[ir.Value | None, ir.Value | None] = {None: None}
+    for index, value in enumerate(inputs):
+        inner[value] = ir.val(f"in{index}")
+    for node in nodes:
+        for value in node.inputs:
+            if value not in inner:
+                body.append(_constant_node(value, f"c{len(inner)}"))
+                inner[value] = body[-1].outputs[0]
+        twin = ir.Node(
+            node.domain,
+            node.op_type,
+            [inner[value] for value in node.inputs],
+            [attribute for attribute in node.attributes.values()],
+            num_outputs=len(node.outputs),
+        )
+        for index, value in enumerate(node.outputs):
+            inner[value] = twin.outputs[index]
+            twin.outputs[index].name = f"v{len(inner)}"
+        body.append(twin)
+    graph = ir.Graph(
+        [inner[value] for value in inputs],
+        [inner[value] for value in outputs],
+        nodes=body,
+        opset_imports={"": op.opset},
+    )
+    declared = [ir.Attr(key, attribute.type, None) for key, attribute in _attributes(shown).items()]
+    return ir.Function(shown.domain, name, "", graph=graph, attributes=declared)
+
+
+def _constant_node(value: ir.Value, name: str) -> ir.Node:
+    node = ir.node("Constant", [], {"value": ir.tensor(value.const_value.numpy())})
+    node.outputs[0].name = name
+    return node
+
+
+def _attributes(shown: LayerFunction) -> dict[str, ir.Attr]:
+    """The parameters that an attribute can hold: numbers, words and lists of one kind; null ones are left out."""
+    converted = {}
+    for key, value in shown.attributes.items():
+        if isinstance(value, bool):
+            value = int(value)
+        if isinstance(value, (list, tuple)):
+            value = [float(item) for item in value] if any(isinstance(item, float) for item in value) else list(value)
+            if not value or any(isinstance(item, (list, tuple)) for item in value):
+                continue
+        if isinstance(value, (int, float, str, list)):
+            converted[key] = ir.convenience.convert_attribute(key, value)
+    return converted
+
+
+def _replace_by_call(
+    op: Builder,
+    function: ir.Function,
+    shown: LayerFunction,
+    layer: str,
+    nodes: Sequence[ir.Node],
+    inputs: Sequence[ir.Value],
+    outputs: Sequence[ir.Value],
+) -> None:
+    call = ir.Node(
+        function.domain,
+        function.name,
+        list(inputs),
+        list(_attributes(shown).values()),
+        num_outputs=len(outputs),
+        name=op.unique_name(f"{layer}/{function.name}"),
+        metadata_props={"layer": layer},
+    )
+    op.graph.insert_after(nodes[-1], call)
+    for old, new in zip(outputs, call.outputs, strict=True):
+        new.name, new.shape, new.type = old.name, old.shape, old.type
+        old.name = None
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    for node in reversed(nodes):
+        op.graph.remove(node, safe=True)

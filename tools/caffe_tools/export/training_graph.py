@@ -1,0 +1,72 @@
+"""The gradients of a net, appended to the graph of its forward pass.
+
+Source: Caffe src/caffe/net.cpp (``Backward``); a loss's diff is its loss_weight (``Layer::SetLossWeights``).
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from caffe_tools.export.forward_graph import ForwardGraph, Named
+from caffe_tools.gradient import gradients
+from caffe_tools.net.backward_need import has_loss
+
+
+class TrainingGraph:
+    """Where backward starts in the graph of ``forward``, and the gradients that it gives."""
+
+    def __init__(self, forward: ForwardGraph) -> None:
+        self.forward = forward
+        self.top_diffs: dict[str, ir.Value] = {}
+        """The diffs of the outputs that a net without a loss is fed."""
+        self.losses = [
+            (forward.blob(top), forward.current[top], weight)
+            for spec, weights in zip(forward.net.spec.layers, forward.net.loss_weights, strict=True)
+            for top, weight in zip(spec.tops, weights, strict=True)
+            if weight
+        ]
+        """The blobs with a loss_weight, their values, and it."""
+        self._seeds = self._make_seeds()
+
+    def diffs(self, of_inputs: bool, of_all_blobs: bool) -> dict[str, Named]:
+        """``pdiff/<layer>/<i>`` of every learnable blob, and ``diff/<blob>``.
+
+        Learnable blobs, and inputs of the model ``of_inputs``, have zeros where no gradient reaches them.
+        """
+        forward, op = self.forward, self.forward.op
+        wanted = {f"pdiff/{name}": value for name, value in forward.parameters.items()}
+        if of_inputs or of_all_blobs:
+            wanted |= {f"diff/{blob}": value for blob, value in forward.inputs.items()}
+        if of_all_blobs:
+            # an in-place layer overwrites the diff of its top: what stays is that of the blob's first result
+            wanted |= {f"diff/{blob}": values[0] for blob, values in forward.results.items()}
+        found = {}
+        for (key, value), diff in zip(wanted.items(), gradients(op, self._seeds, list(wanted.values())), strict=True):
+            if diff is None and (key.startswith("pdiff/") or (of_inputs and _is_used_input(value))):
+                diff = op.zeros(value)
+            is_fed = diff is not None and diff is self.top_diffs.get(key.removeprefix("diff/"))
+            if diff is not None and not is_fed:
+                found[key] = Named(f"{value.name}.diff", diff)
+        return found
+
+    def _make_seeds(self) -> dict[ir.Value, ir.Value]:
+        """The diffs that backward starts from: the loss weights, or for a net without a loss inputs of the model."""
+        op, forward = self.forward.op, self.forward
+        seeds: dict[ir.Value, ir.Value] = {}
+        for _, value, weight in self.losses:
+            seed = op.constant(weight, value.dtype.numpy())
+            if op.shape(value) != ():
+                seed = op.Add(op.zeros(value), seed)
+            seeds[value] = op.Add(seeds[value], seed) if value in seeds else seed
+        if not has_loss(forward.net):
+            for blob in forward.net_outputs():
+                value = forward.results[blob][-1]
+                if value is not forward.inputs.get(blob):
+                    name = value.name if blob in forward.inputs else blob
+                    diff = self.top_diffs[blob] = op.input(f"{name}.diff", op.shape(value))
+                    seeds[value] = op.Add(seeds[value], diff) if value in seeds else diff
+        return seeds
+
+
+def _is_used_input(value: ir.Value) -> bool:
+    return value.producer() is None and bool(value.uses())

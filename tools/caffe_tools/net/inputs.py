@@ -1,0 +1,231 @@
+"""What a net is fed: arrays from an ``.npz``, and drawn ones where none are given.
+
+Keys of an ``.npz``: what goes in is ``in/<blob>``, ``param/<layer>/<i>``, and ``top_diff/<blob>`` (for a net without a
+loss, the diffs of its outputs); what comes out is ``data/<blob>``, ``diff/<blob>``, ``pdiff/<layer>/<i>``,
+``param_after/<layer>/<i>`` (stored blobs that the forward pass changes) and ``total_loss``.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from caffe_layers import CrossEntropyLossLayer
+from caffe_tools.errors import NetError
+from caffe_tools.files import whole_file
+from caffe_tools.net.backward_need import has_loss
+from caffe_tools.net.blob import Blob
+from caffe_tools.net.net import Net
+from caffe_tools.net.python_layer import PythonLayer
+from caffe_tools.net.standard_layer import SourceLayer, StandardLayer
+from caffe_tools.prototxt.fields import Values
+from caffe_tools.standard.registry import BINARY, CLASS_INDEX, REAL
+
+DISTRIBUTION, PROBABILITIES = "distribution", "probabilities"
+GOES_IN = ("in/", "param/", "top_diff/")
+COMES_OUT = ("data/", "diff/", "pdiff/", "param_after/", "total_loss")
+
+
+def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of an ``.npz``; NetError where it is not there, is none, or holds pickled objects."""
+    try:
+        stored = np.load(path, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            raise NetError(f"{path} holds a single array (.npy), not an .npz with names: make one with numpy.savez")
+        with stored:
+            return {key: stored[key] for key in stored.files}
+    except FileNotFoundError:
+        raise NetError(f"{path} is not there") from None
+    except IsADirectoryError:
+        raise NetError(f"{path} is a folder, not an .npz") from None
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise NetError(f"{path} is no .npz of plain arrays: {' '.join(str(error).split())}") from None
+
+
+def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an ``.npz``; nothing is left at ``path`` if that fails."""
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def feed(net: Net, arrays: Mapping[str, np.ndarray], source: str) -> set[str]:
+    """Put ``in/…``, ``param/…`` and ``top_diff/…`` into the net, reshaping it where inputs have other shapes.
+
+    Returns their keys. Raises NetError, naming ``source`` and the key, where an array does not fit.
+    """
+    for key in arrays:
+        if not key.startswith((*GOES_IN, *COMES_OUT)):
+            known = ", ".join(f"{prefix}…" for prefix in GOES_IN)
+            raise NetError(f"{source}: the key {key!r} is none that a net is fed: those begin with {known}")
+    fed = {key: array for key, array in arrays.items() if key.startswith(GOES_IN)}
+    for key, array in fed.items():
+        if array.dtype.kind not in "fiub":
+            raise NetError(f"{source}: {key} holds {array.dtype}, not numbers")
+    _feed_inputs(net, fed, source)
+    for key, array in fed.items():
+        if key.startswith("param/"):
+            _feed(_learnable_blob(net, key, source), "data", array, key, source)
+        elif key.startswith("top_diff/"):
+            _feed(_loss_free_output(net, key, source), "diff", array, key, source)
+    return set(fed)
+
+
+def _feed_inputs(net: Net, arrays: Mapping[str, np.ndarray], source: str) -> None:
+    for key, array in arrays.items():
+        if key.startswith("in/"):
+            name = key.removeprefix("in/")
+            if name not in fed_from_outside(net):
+                raise NetError(f"{source}: {key}: {_why_not_fed(net, name)}")
+            net.blobs[name].reshape(*array.shape)
+            net.blobs[name].data[...] = array
+    net.reshape()
+
+
+def fed_from_outside(net: Net) -> list[str]:
+    """The blobs that keep what is put into them: tops of Input layers, and those that are filled once, if ever."""
+    return [top for top, filler in _source_tops(net) if filler is None or filler.type == "constant"]
+
+
+def _left_empty(net: Net) -> list[str]:
+    """The blobs that nobody but the user fills."""
+    return [top for top, filler in _source_tops(net) if filler is None]
+
+
+def _source_tops(net: Net) -> list[tuple[str, Values | None]]:
+    return [
+        (top, source.filler)
+        for spec, layer in zip(net.spec.layers, net.layers, strict=True)
+        if isinstance(layer, SourceLayer)
+        for top, source in zip(spec.tops, layer.sources, strict=True)
+    ]
+
+
+def _why_not_fed(net: Net, blob: str) -> str:
+    names = ", ".join(fed_from_outside(net)) or "none"
+    for spec in net.spec.layers:
+        if blob in spec.tops:
+            return f"{spec} makes the blob {blob!r} in every forward pass; blobs that can be fed: {names}"
+    return f"the net has no blob {blob!r}; blobs that can be fed: {names}"
+
+
+def _learnable_blob(net: Net, key: str, source: str) -> Blob:
+    layer, _, number = key.removeprefix("param/").rpartition("/")
+    blobs = net.params.get(layer, [])
+    if not number.isdigit() or int(number) >= len(blobs):
+        raise NetError(f"{source}: {key}: the net has no such learnable blob (layer {layer!r} has {len(blobs)})")
+    return blobs[int(number)]
+
+
+def _loss_free_output(net: Net, key: str, source: str) -> Blob:
+    name = key.removeprefix("top_diff/")
+    if has_loss(net):
+        raise NetError(f"{source}: {key}: backward starts at this net's losses, not at given diffs")
+    if name not in net.outputs:
+        raise NetError(f"{source}: {key}: the net has no output {name!r}: it has {', '.join(net.outputs)}")
+    return net.blobs[name]
+
+
+def _feed(blob: Blob, part: str, array: np.ndarray, key: str, source: str) -> None:
+    if array.shape != blob.shape:
+        raise NetError(f"{source}: {key} has the shape {array.shape}, the net's blob has {blob.shape}")
+    getattr(blob, part)[...] = array
+
+
+def draw_inputs(net: Net, fed: Collection[str], seed: int = 0) -> None:
+    """Fill what is not ``fed``: labels with labels, other inputs from a normal distribution.
+
+    So are the diffs from which the backward of a net without a loss starts; if some of them are fed, the others are 0.
+    """
+    random = np.random.default_rng(seed)
+    for name in _left_empty(net):
+        if f"in/{name}" not in fed:
+            blob = net.blobs[name]
+            blob.data[...] = _draw(net, name, blob.shape, random)
+    if not has_loss(net) and not any(key.startswith("top_diff/") for key in fed):
+        for name in net.outputs:
+            net.blobs[name].diff[...] = random.normal(size=net.blobs[name].shape)
+
+
+def _draw(net: Net, name: str, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+    readers = _readers(net, name)
+    for reader, position, scores in readers:
+        if _held(reader, position) is not None:
+            return draw_for_reader(reader, position, shape, scores, random)
+    return random.normal(size=shape)
+
+
+def draw_for_reader(
+    reader: StandardLayer | PythonLayer,
+    position: int,
+    shape: tuple[int, ...],
+    scores: tuple[int, ...],
+    random: np.random.Generator,
+) -> np.ndarray:
+    """What bottom ``position`` of the layer may hold: labels that fit scores of that shape, or normal data."""
+    kind = _held(reader, position)
+    if kind == CLASS_INDEX:
+        return random.integers(0, _classes(reader, scores), shape)
+    if kind == BINARY:
+        return random.integers(0, 2, shape)
+    if kind == DISTRIBUTION:
+        weights = random.random(shape)
+        return weights / weights.sum(axis=_axis(reader), keepdims=True)
+    if kind == REAL:
+        return random.random(shape)
+    if kind == PROBABILITIES:
+        return random.uniform(0.05, 1.0, shape)
+    return random.normal(size=shape)
+
+
+def _readers(net: Net, blob: str) -> list[tuple[StandardLayer | PythonLayer, int, tuple[int, ...]]]:
+    """The layers that read ``blob``, directly or through a Split; at which bottom, and the shape of their first."""
+    found = []
+    for spec, layer in zip(net.spec.layers, net.layers, strict=True):
+        for position, bottom in enumerate(spec.bottoms):
+            if bottom != blob:
+                continue
+            if spec.is_inserted:
+                for top in spec.tops:
+                    found += _readers(net, top)
+            else:
+                found.append((layer, position, net.blobs[spec.bottoms[0]].shape))
+    return found
+
+
+def _held(reader: StandardLayer | PythonLayer, position: int) -> str | None:
+    """What bottom ``position`` of the layer takes: a kind of labels, PROBABILITIES, or None for any data."""
+    if position == 0 and _takes_probabilities(reader):
+        return PROBABILITIES
+    if isinstance(reader, StandardLayer):
+        return reader.kind.labels.get(position)
+    if not hasattr(reader.instance, "params") or reader.allow_force_backward(position):
+        return None
+    if position == 2:
+        return REAL
+    target = reader.instance.params.get("target", "index")
+    return {"index": CLASS_INDEX, "multi_label": BINARY, "distribution": DISTRIBUTION}[target]
+
+
+def _takes_probabilities(reader: StandardLayer | PythonLayer) -> bool:
+    if isinstance(reader, StandardLayer):
+        return reader.type == "MultinomialLogisticLoss"
+    return issubclass(reader.layer_class, CrossEntropyLossLayer)
+
+
+def _axis(reader: StandardLayer | PythonLayer) -> int:
+    if isinstance(reader, PythonLayer):
+        return reader.instance.params.get("axis", 1)
+    for message in ("softmax_param", "accuracy_param", "infogain_loss_param"):
+        if message in reader.kind.messages:
+            return getattr(reader.layer, message).axis
+    return 1
+
+
+def _classes(reader: StandardLayer | PythonLayer, scores: tuple[int, ...]) -> int:
+    """The number of labels that a layer's class index may take."""
+    axis = _axis(reader)
+    return scores[axis] if -len(scores) <= axis < len(scores) else 2

@@ -1,0 +1,123 @@
+"""``caffe-layers layers``: the layers that there are, with every parameter and its default.
+
+``python -m caffe_tools.report.catalogue PAGE.md`` writes the table of the standard layers between its two marks in the
+page.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import caffe_layers
+from caffe_tools import standard
+from caffe_tools.errors import CaffeToolsError
+from caffe_tools.prototxt.fields import Field
+
+PLUGINS = 'plug-in layers (type: "Python", module: "caffe_layers")'
+TABLE_MARKS = (
+    "<!-- the table of layers: python -m caffe_tools.report.catalogue PAGE.md writes it -->",
+    "<!-- its end -->",
+)
+"""What stands around the table in a page."""
+
+
+def print_all(console: Console) -> None:
+    """Every layer with the first line of its description."""
+    plugins = {cls.__name__: cls for cls in caffe_layers.LAYERS}
+    standards = {name: kind.function for name, kind in sorted(standard.TYPES.items())}
+    for title, layers in ((PLUGINS, plugins), ("standard layers", standards)):
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        table.add_column("layer")
+        table.add_column("what it computes")
+        for name, described in layers.items():
+            table.add_row(name, Text(_first_line(described)))
+        console.print(table)
+
+
+def print_one(console: Console, name: str) -> None:
+    """One layer's description and parameters; CaffeToolsError for an unknown name."""
+    plugins = {cls.__name__: cls for cls in caffe_layers.LAYERS}
+    if name in plugins:
+        _print_plugin(console, plugins[name])
+    elif name in standard.TYPES:
+        _print_standard(console, standard.TYPES[name])
+    else:
+        known = [*plugins, *standard.TYPES]
+        close = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "`caffe-layers layers` lists them"
+        raise CaffeToolsError(f"there is no layer {name!r}: {hint}")
+
+
+def _print_plugin(console: Console, cls: type) -> None:
+    console.print(Text(f'{cls.__name__}   (type: "Python", module: "caffe_layers")', style="bold"))
+    console.print(Text(inspect.getdoc(cls) or ""))
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("param_str key", "type", "default", "meaning"):
+        table.add_column(heading)
+    for parameter in cls.parameters:
+        table.add_row(parameter.name, Text(str(parameter.kind)), Text(repr(parameter.default)), Text(parameter.doc))
+    console.print(table)
+
+
+def _print_standard(console: Console, kind: standard.LayerType) -> None:
+    console.print(Text(kind.name, style="bold"))
+    console.print(Text(inspect.getdoc(kind.function) or ""))
+    for message, fields in kind.messages.items():
+        table = Table(title=message, title_justify="left", box=box.SIMPLE_HEAD)
+        for heading in ("field", "type", "default"):
+            table.add_column(heading)
+        _add_fields(table, fields, "")
+        console.print(table)
+
+
+def _add_fields(table: Table, fields: Mapping[str, Field], indent: str) -> None:
+    for name, field in fields.items():
+        default = "" if field.default is None or field.repeated else str(field.default)
+        table.add_row(indent + name, Text(field.describe()), Text(default))
+
+
+def _first_line(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def markdown_table() -> str:
+    """The standard layer types as a table in Markdown: what each computes, the fields it takes, and notes."""
+    lines = ["| type | computes | fields | notes |", "|---|---|---|---|"]
+    known = {f"Python: {kind.name}": kind for kind in standard.PYTHON_TYPES.values()}
+    for name, kind in [*sorted(standard.TYPES.items()), *sorted(known.items())]:
+        first, _, rest = (inspect.getdoc(kind.function) or "").partition("\n\n")
+        cells = [name, first, _markdown_fields(kind), rest]
+        lines.append("| " + " | ".join(_markdown_cell(cell) for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _markdown_fields(kind: standard.LayerType) -> str:
+    messages = {message: fields for message, fields in kind.messages.items() if message != "python_param"}
+    return "; ".join(f"``{message}``: {', '.join(fields)}" for message, fields in messages.items())
+
+
+def _markdown_cell(text: str) -> str:
+    return " ".join(text.replace("``", "`").replace("|", "\\|").split())
+
+
+def write_table(page: Path) -> None:
+    """Put the table as it is now between its marks in ``page``; CaffeToolsError where the page has none."""
+    start, end = TABLE_MARKS
+    before, found_start, rest = page.read_text(encoding="utf-8").partition(start)
+    _, found_end, after = rest.partition(end)
+    if not found_start or not found_end:
+        raise CaffeToolsError(f"{page} has no place for the table: no line {start} with {end} after it")
+    page.write_text(f"{before}{start}\n\n{markdown_table()}\n\n{end}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_table(Path(sys.argv[1]))

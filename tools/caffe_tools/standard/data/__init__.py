@@ -1,0 +1,1 @@
+"""Layers that make blobs: inputs, files and databases, learnable arrays."""

@@ -1,0 +1,180 @@
+"""Layers that read databases and files in Caffe: Data, ImageData, HDF5Data, MemoryData, WindowData, and the SSD fork's
+AnnotatedData; and HDF5Output, which writes a file.
+
+Here nobody reads or writes: their tops are inputs, fed from outside like those of an Input layer, with the shapes that
+the parameters tell.
+
+Source: Caffe src/caffe/layers/data_layer.cpp, image_data_layer.cpp, hdf5_data_layer.cpp, memory_data_layer.cpp,
+window_data_layer.cpp, hdf5_output_layer.cpp; SSD fork src/caffe/layers/annotated_data_layer.cpp.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from caffe_tools.graph.builder import Builder
+from caffe_tools.prototxt import fields
+from caffe_tools.prototxt.fields import Bool, Enum, Float, String, UInt, Values
+from caffe_tools.prototxt.messages import TRANSFORM_PARAM
+from caffe_tools.standard.data.input import Source, transform_of
+from caffe_tools.standard.registry import Layer, layer_type
+
+DATA_PARAM = {
+    "source": String(),
+    "batch_size": UInt(0),
+    "rand_skip": UInt(0),
+    "backend": Enum("LEVELDB", "LMDB"),
+    "force_encoded_color": Bool(False),
+    "prefetch": UInt(4),
+}
+SIZE = {"height": UInt(0), "width": UInt(0)}
+
+
+def _read(layer: Layer, name: str) -> Values:
+    """A message of a data layer; forks have more fields in it, which do not matter here."""
+    found = layer.spec.message.messages(name)
+    return fields.read(
+        found[0] if found else None, layer.type.messages[name], f"{layer.spec}: {name}", ignore_unknown=True
+    )
+
+
+def _batch_size(layer: Layer, p: Values) -> int:
+    if not p.batch_size:
+        raise layer.error("batch_size is missing or 0")
+    return p.batch_size
+
+
+def _images(layer: Layer, batch: int, channels: int, size: tuple[int, int] | None) -> list[Source]:
+    """The images, and the label of each where a second top is there; ``size`` where no crop_size tells another."""
+    transform = _read(layer, "transform_param")
+    if transform.force_color and transform.force_gray:
+        raise layer.error("give force_color or force_gray, not both")
+    if transform.crop_size:
+        size = (transform.crop_size, transform.crop_size)
+    channels = 3 if transform.force_color else 1 if transform.force_gray else channels
+    images = Source((batch, channels, *size) if size else None, transform=transform_of(layer))
+    return [images, Source((batch,))][: layer.top_count]
+
+
+@layer_type(
+    "Data",
+    bottoms=0,
+    tops=(1, 2),
+    is_source=True,
+    transform_param=TRANSFORM_PARAM,
+    data_param=DATA_PARAM,
+)
+def data(layer: Layer) -> list[Source]:
+    """Images of a database, batch × channels × crop_size × crop_size, and their labels; inputs here.
+
+    Without crop_size the database alone knows the images' size, and they must be given a shape. They have 3 channels,
+    or 1 with force_gray.
+    """
+    return _images(layer, _batch_size(layer, _read(layer, "data_param")), 3, None)
+
+
+@layer_type(
+    "AnnotatedData",
+    bottoms=0,
+    tops=(1, 2),
+    is_source=True,
+    transform_param=TRANSFORM_PARAM,
+    data_param=DATA_PARAM,
+    annotated_data_param={},
+)
+def annotated_data(layer: Layer) -> list[Source]:
+    """Images of a database, resized as transform_param's resize_param says, and 1 × 1 × boxes × 8 for the boxes in them
+    (image, label, instance, xmin, ymin, xmax, ymax, difficult); inputs here.
+
+    How many boxes there are the database alone knows: they must be given a shape.
+    """
+    transforms = layer.spec.message.messages("transform_param")
+    resized = transforms[0].messages("resize_param") if transforms else []
+    p = fields.read(resized[0] if resized else None, SIZE, f"{layer.spec}: resize_param", ignore_unknown=True)
+    size = (p.height, p.width) if p.height and p.width else None
+    images, *_ = _images(layer, _batch_size(layer, _read(layer, "data_param")), 3, size)
+    return [images, Source(None)][: layer.top_count]
+
+
+@layer_type(
+    "ImageData",
+    bottoms=0,
+    tops=2,
+    is_source=True,
+    transform_param=TRANSFORM_PARAM,
+    image_data_param={
+        "source": String(),
+        "batch_size": UInt(1),
+        "rand_skip": UInt(0),
+        "shuffle": Bool(False),
+        "new_height": UInt(0),
+        "new_width": UInt(0),
+        "is_color": Bool(True),
+        "root_folder": String(""),
+    },
+)
+def image_data(layer: Layer) -> list[Source]:
+    """Images of files, cropped to crop_size or resized to new_height × new_width, and their labels; inputs here."""
+    p = _read(layer, "image_data_param")
+    if bool(p.new_height) != bool(p.new_width):
+        raise layer.error("give both new_height and new_width, or neither")
+    size = (p.new_height, p.new_width) if p.new_height else None
+    return _images(layer, _batch_size(layer, p), 3 if p.is_color else 1, size)
+
+
+@layer_type(
+    "WindowData",
+    bottoms=0,
+    tops=2,
+    is_source=True,
+    transform_param=TRANSFORM_PARAM,
+    window_data_param={
+        "source": String(),
+        "batch_size": UInt(0),
+        "fg_threshold": Float(0.5),
+        "bg_threshold": Float(0.5),
+        "fg_fraction": Float(0.25),
+        "context_pad": UInt(0),
+        "crop_mode": String("warp"),
+        "cache_images": Bool(False),
+        "root_folder": String(""),
+    },
+)
+def window_data(layer: Layer) -> list[Source]:
+    """Windows of images, batch × 3 × crop_size × crop_size, and their labels; inputs here."""
+    return _images(layer, _batch_size(layer, _read(layer, "window_data_param")), 3, None)
+
+
+@layer_type(
+    "MemoryData",
+    bottoms=0,
+    tops=2,
+    is_source=True,
+    transform_param=TRANSFORM_PARAM,
+    memory_data_param={"batch_size": UInt(0), "channels": UInt(0), "height": UInt(0), "width": UInt(0)},
+)
+def memory_data(layer: Layer) -> list[Source]:
+    """Images that a program hands over, batch_size × channels × height × width, and their labels; inputs here."""
+    p = _read(layer, "memory_data_param")
+    shape = (p.batch_size, p.channels, p.height, p.width)
+    if 0 in shape:
+        raise layer.error("give batch_size, channels, height and width, each 1 or more")
+    return [Source(shape, transform=transform_of(layer)), Source((p.batch_size,))]
+
+
+@layer_type(
+    "HDF5Data",
+    bottoms=0,
+    tops=(1, None),
+    is_source=True,
+    hdf5_data_param={"source": String(), "batch_size": UInt(0), "shuffle": Bool(False)},
+)
+def hdf5_data(layer: Layer) -> list[Source]:
+    """The arrays of HDF5 files, one top for each; inputs here, which must be given shapes: only the files know them."""
+    return [Source(None) for _ in range(layer.top_count)]
+
+
+@layer_type("HDF5Output", bottoms=2, tops=0, hdf5_output_param={"file_name": String()})
+def hdf5_output(op: Builder, layer: Layer, *bottoms: ir.Value) -> tuple[ir.Value, ...]:
+    """Nothing: in Caffe it writes its bottoms to a file."""
+    return ()

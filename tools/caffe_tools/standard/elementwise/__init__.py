@@ -1,0 +1,1 @@
+"""Layers that map each element, or combine blobs element by element."""

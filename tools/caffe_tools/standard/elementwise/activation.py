@@ -1,0 +1,81 @@
+"""Layers that act on each element, or on each channel's vector: ReLU, PReLU, Sigmoid, TanH, Power, Softmax, Dropout.
+
+Source: Caffe src/caffe/layers/relu_layer.cpp, prelu_layer.cpp, sigmoid_layer.cpp, tanh_layer.cpp, power_layer.cpp,
+softmax_layer.cpp, dropout_layer.cpp.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from caffe_tools.graph.builder import Builder
+from caffe_tools.prototxt.fields import Bool, Float, Int, Submessage
+from caffe_tools.prototxt.messages import ENGINE, FILLER
+from caffe_tools.standard.registry import Layer, filled_with, layer_type
+
+
+@layer_type("ReLU", relu_param={"negative_slope": Float(0.0), "engine": ENGINE})
+def relu(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """max(x, 0) + negative_slope · min(x, 0); the slope counts at 0."""
+    slope = layer.relu_param.negative_slope
+    return op.LeakyRelu(x, alpha=slope) if slope else op.Relu(x)
+
+
+@layer_type("PReLU", prelu_param={"filler": Submessage(FILLER), "channel_shared": Bool(False)})
+def prelu(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """max(x, 0) + slope · min(x, 0) with a learnable slope for each channel (axis 1), or one for all."""
+    p, shape = layer.prelu_param, op.shape(x)
+    if len(shape) < 2:
+        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {shape}: PReLU takes 2 axes or more")
+    filler = p.filler if "filler" in p.given else filled_with(0.25)
+    slope = layer.parameter(() if p.channel_shared else (shape[1],), filler)
+    if not p.channel_shared:
+        slope = op.Reshape(slope, [shape[1]] + [1] * (len(shape) - 2))
+    return op.PRelu(x, slope)
+
+
+@layer_type("Sigmoid", sigmoid_param={"engine": ENGINE})
+def sigmoid(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """0.5 · tanh(0.5 · x) + 0.5"""
+    return op.Sigmoid(x)
+
+
+@layer_type("TanH", tanh_param={"engine": ENGINE})
+def tanh(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """The hyperbolic tangent."""
+    return op.Tanh(x)
+
+
+@layer_type("Power", power_param={"power": Float(1.0), "scale": Float(1.0), "shift": Float(0.0)})
+def power(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """(shift + scale · x) ^ power"""
+    p = layer.power_param
+    if p.power == 0 or p.scale == 0:
+        with np.errstate(all="ignore"):  # 0 to a negative power is inf, as in C
+            constant = np.power(np.float32(p.shift), np.float32(p.power))
+        return op.Add(op.zeros(x), float(constant))
+    y = x if p.scale == 1 else op.Mul(x, p.scale)
+    y = y if p.shift == 0 else op.Add(y, p.shift)
+    if p.power == 2:
+        return op.Mul(y, y)
+    return y if p.power == 1 else op.Pow(y, p.power)
+
+
+@layer_type("Softmax", softmax_param={"engine": ENGINE, "axis": Int(1)})
+def softmax(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """exp(x) / Σ exp(x), summed along ``axis``."""
+    return op.Softmax(x, axis=layer.axis(layer.softmax_param.axis, x))
+
+
+@layer_type("Dropout", dropout_param={"dropout_ratio": Float(0.5)})
+def dropout(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """In TRAIN each element is dropped with probability dropout_ratio and the others are divided by 1 − dropout_ratio;
+    in TEST nothing happens."""
+    ratio = layer.dropout_param.dropout_ratio
+    if not 0 <= ratio < 1:
+        raise layer.error(f"dropout_ratio {ratio} must be at least 0 and less than 1")
+    if layer.phase == "TEST":
+        return x
+    kept = op.cast(op.GreaterOrEqual(layer.random_uniform(x), ratio), x)
+    return op.Mul(x, op.Mul(kept, 1 / (1 - ratio)))

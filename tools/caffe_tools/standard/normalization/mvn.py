@@ -1,0 +1,39 @@
+"""MVN: each image, or each channel of it, brought to mean 0 and variance 1 by its own statistics.
+
+Source: Caffe src/caffe/layers/mvn_layer.cpp.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from caffe_tools.graph.builder import Builder
+from caffe_tools.prototxt.fields import Bool, Float
+from caffe_tools.standard.registry import Layer, dims_text, layer_type
+
+
+@layer_type("MVN", mvn_param={"normalize_variance": Bool(True), "across_channels": Bool(False), "eps": Float(1e-9)})
+def mvn(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """(x − mean) / (deviation + eps), or x − mean, over the places of a channel or of all channels of an image."""
+    p, rank = layer.mvn_param, len(op.shape(x))
+    if not 1 <= rank <= 4:
+        raise layer.error(
+            f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(op.shape(x))}: MVN takes 1 to 4 axes"
+        )
+    axes = list(range(1 if p.across_channels else 2, rank))
+    if not axes:
+        return op.zeros(x)  # every element is its own mean
+    centered = op.Sub(x, op.ReduceMean(x, axes, keepdims=1))
+    if not p.normalize_variance:
+        return centered
+    deviation = op.Sqrt(op.ReduceMean(op.Mul(centered, centered), axes, keepdims=1))
+    divisor = op.Add(deviation, p.eps)
+    y = op.Div(centered, divisor)
+
+    def gradient(dy: ir.Value) -> list[ir.Value]:
+        # (dy − mean(dy) − y · mean(dy · y)) / (deviation + eps): Caffe's, which takes eps for 0 in y's derivative
+        along = op.Mul(y, op.ReduceMean(op.Mul(dy, y), axes, keepdims=1))
+        return [op.Div(op.Sub(op.Sub(dy, op.ReduceMean(dy, axes, keepdims=1)), along), divisor)]
+
+    op.define_gradient([y], [x], gradient)
+    return y

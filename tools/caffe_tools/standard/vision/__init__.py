@@ -1,0 +1,1 @@
+"""Layers that pool, cut or enlarge images."""

@@ -1,0 +1,142 @@
+"""Two ways to run a training step: layer by layer, or as the exported training graph in ONNX Runtime.
+
+Both leave the same in the net: its blobs, the diffs of its learnable blobs (added to what is there), BatchNorm's
+statistics, and the random numbers that come next.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from caffe_tools.errors import SolverError
+from caffe_tools.export.export import ExportOptions, export
+from caffe_tools.graph.session import make_session, run
+from caffe_tools.net.blob import Blob
+from caffe_tools.net.net import EmbeddedLayer, Net
+from caffe_tools.net.python_layer import PythonLayer
+from caffe_tools.net.standard_layer import SourceLayer, StandardLayer
+
+
+class LayerEngine:
+    """Runs the net layer by layer: any net, Python layers as Python, labels checked."""
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+
+    def forward(self) -> float:
+        """One forward pass; the total loss."""
+        self.net.forward()
+        return self.net.total_loss
+
+    def forward_backward(self) -> float:
+        """One forward and one backward pass, adding to the diffs; the total loss before any update."""
+        loss = self.forward()
+        self.net.backward()
+        return loss
+
+
+class GraphEngine:
+    """Runs the net as one ONNX graph that is fed the learnable blobs: data layers stay Python, nothing else does.
+
+    The graph is built for the shapes of the data, and again when these change. Raises SolverError for a recurrent
+    layer, whose state no graph carries on, ExportError for a Python layer without an ONNX expression, GraphError for
+    a layer without a gradient.
+    """
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+        self._graphs: dict[tuple, _Graph] = {}
+        self._sources = [index for index, layer in enumerate(net.layers) if _is_source(layer)]
+        for layer in net.layers:
+            if isinstance(layer, StandardLayer) and layer.states:
+                raise SolverError(
+                    f"{layer.spec.place}: it starts where its last forward pass ended, which a graph cannot:"
+                    " train layer by layer (--engine layers)"
+                )
+
+    def forward(self) -> float:
+        """One forward pass; the total loss."""
+        self._run(add_diffs=False)
+        return self.net.total_loss
+
+    def forward_backward(self) -> float:
+        """One forward and one backward pass, adding to the diffs; the total loss before any update."""
+        self._run(add_diffs=True)
+        return self.net.total_loss
+
+    def _run(self, add_diffs: bool) -> None:
+        net = self.net
+        for index in self._sources:
+            layer, tops = net.layers[index], [net.blobs[top] for top in net.spec.layers[index].tops]
+            layer.reshape([], tops)
+            layer.forward([], tops)
+        shapes = tuple(net.blobs[top].shape for index in self._sources for top in net.spec.layers[index].tops)
+        if shapes not in self._graphs:
+            net.reshape()
+            self._graphs[shapes] = _Graph(net)
+        self._graphs[shapes].run(add_diffs)
+
+
+def _is_source(layer: EmbeddedLayer) -> bool:
+    """Whether what the layer makes is fed to a graph."""
+    if isinstance(layer, PythonLayer):
+        return not layer.spec.bottoms and not hasattr(layer.instance, "onnx")
+    return isinstance(layer, SourceLayer)
+
+
+class _Graph:
+    """The training graph of a net for the shapes that its data has now, and where its numbers come from and go."""
+
+    def __init__(self, net: Net) -> None:
+        self._net, self._layers = net, net.layer_dict
+        exported = export(net, ExportOptions(training=True, random_inputs=True, parameter_inputs=True))
+        self._session = make_session(exported.model)
+        wanted = {value.name for value in self._session.get_inputs()}
+        self._inputs = {key: name for key, name in exported.inputs.items() if name in wanted}
+        learn = {
+            f"pdiff/{layer.spec.name}/{index}"
+            for layer, learns in zip(net.layers, net.backward_need.learn, strict=True)
+            for index, needed in enumerate(learns)
+            if needed
+        }
+        # the layers that share a blob share its gradient too: it is taken once
+        names = {name: key for key, name in reversed(exported.outputs.items()) if _is_kept(key, learn)}
+        self._outputs = {key: name for name, key in names.items()}
+
+    def run(self, add_diffs: bool) -> None:
+        feeds = {name: self._value(key) for key, name in self._inputs.items()}
+        results = run(self._session, list(self._outputs.values()), feeds, "the training graph")
+        for key, result in zip(self._outputs, results, strict=True):
+            kind, _, name = key.partition("/")
+            if kind == "data":
+                blob = self._net.blobs[name]
+                blob.reshape(*result.shape)
+                blob.data[...] = result
+            elif kind == "param_after":
+                self._learnable_blob(name).data[...] = result
+            elif add_diffs:
+                self._learnable_blob(name).diff += result
+        self._copy_to_splits()
+
+    def _value(self, key: str) -> np.ndarray:
+        kind, _, name = key.partition("/")
+        if kind == "in":
+            return self._net.blobs[name].data
+        if kind == "random":
+            (values,) = self._layers[name].draw()
+            return values
+        return self._learnable_blob(name).data
+
+    def _learnable_blob(self, name: str) -> Blob:
+        layer, _, index = name.rpartition("/")
+        return self._layers[layer].blobs[int(index)]
+
+    def _copy_to_splits(self) -> None:
+        """A loss that others read as well is counted at the first blob of its Split."""
+        for spec, weights in zip(self._net.spec.layers, self._net.loss_weights, strict=True):
+            if spec.is_inserted and any(weights):
+                self._net.blobs[spec.tops[0]].data[...] = self._net.blobs[spec.bottoms[0]].data
+
+
+def _is_kept(key: str, learn: set[str]) -> bool:
+    return key.startswith(("data/", "param_after/")) or key in learn

@@ -1,0 +1,236 @@
+"""Training a net with a solver: Caffe's loop of tests, iterations, updates and snapshots.
+
+    training = Training("solver.prototxt")
+    for event in training.run():
+        print(event)
+
+Source: Caffe src/caffe/solver.cpp (``Init``, ``Step``, ``Solve``, ``Test``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from caffe_tools.errors import SolverError
+from caffe_tools.net.backward_need import has_loss
+from caffe_tools.net.net import Net
+from caffe_tools.training.engines import GraphEngine, LayerEngine
+from caffe_tools.training.run_state import net_state, restore_net
+from caffe_tools.training.snapshot import check_prefix, restore_snapshot, write_snapshot
+from caffe_tools.training.solver_spec import NetSource, SolverSpec, read_solver
+from caffe_tools.training.update import Updater
+
+ENGINES = {"layers": LayerEngine, "onnx": GraphEngine}
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output blob of a net: its values (in a test their means over the batches) and its loss_weight."""
+
+    name: str
+    values: np.ndarray
+    loss_weight: float
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One iteration. ``iteration`` counts from 0, ``loss`` is that before the update, ``smoothed_loss`` the mean of the
+    last ``average_loss`` losses. ``rate`` is the learning rate; None in the forward pass after the last iteration,
+    which only shows the loss. ``outputs`` are given where ``display`` asks for them."""
+
+    iteration: int
+    loss: float
+    smoothed_loss: float
+    rate: float | None
+    outputs: list[Output] | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One pass of a test net: the means of its outputs, and with ``test_compute_loss`` of its loss."""
+
+    iteration: int
+    net: int
+    outputs: list[Output]
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class Snapshotted:
+    """A snapshot was written; ``path`` is its .solverstate."""
+
+    iteration: int
+    path: Path
+
+
+Event = Iteration | Evaluation | Snapshotted
+
+
+class Training:
+    """A solver with its nets: pycaffe's solver (``net``, ``test_nets``, ``iteration``, ``step``), without Caffe.
+
+    engine: "layers" runs the training net layer by layer, "onnx" as one exported graph; test nets run layer by layer.
+    seed: of the fillers and Dropout, in the place of the solver's random_seed; where neither is given, 0.
+
+    Raises SolverError, PrototxtError or NetError.
+    """
+
+    def __init__(
+        self,
+        solver: SolverSpec | str | os.PathLike,
+        *,
+        engine: str = "layers",
+        allow_modules: Sequence[str] = (),
+        seed: int | None = None,
+    ) -> None:
+        self.solver = solver if isinstance(solver, SolverSpec) else read_solver(solver)
+        if engine not in ENGINES:
+            raise SolverError(f"unknown engine {engine!r}: there are {', '.join(ENGINES)}")
+        self._seed = max(self.solver.random_seed, 0) if seed is None else seed
+        self._allow_modules = tuple(allow_modules)
+        self.net = self._make_net(self.solver.train, self._seed)
+        if not has_loss(self.net):
+            raise SolverError(f"the training net {self.net.name!r} has no loss: give a layer a loss_weight")
+        self.test_nets = [
+            self._make_net(source, self._seed + number) for number, source in enumerate(self.solver.tests, start=1)
+        ]
+        for net in self.test_nets:
+            net.share_with(self.net)
+        self.updater = Updater(self.solver, self.net)
+        self.losses: deque[float] = deque(maxlen=self.solver.average_loss)
+        self._engine = ENGINES[engine](self.net)
+        self._stop_requested = False
+
+    def _make_net(self, source: NetSource, seed: int) -> Net:
+        return Net(
+            source.net, source.phase, source.level, source.stages, allow_modules=self._allow_modules, seed=seed
+        )
+
+    @property
+    def iteration(self) -> int:
+        """How many updates have been made."""
+        return self.updater.iteration
+
+    def named_nets(self) -> Iterator[tuple[str, Net]]:
+        """The nets, as snapshots call them."""
+        yield "train", self.net
+        for number, net in enumerate(self.test_nets):
+            yield f"test{number}", net
+
+    def copy_from(self, path: str | os.PathLike) -> None:
+        """Start from the weights of a .caffemodel, where the layers' names agree."""
+        for net in (self.net, *self.test_nets):
+            net.copy_from(path)
+
+    def snapshot(self) -> Path:
+        """Write a snapshot; the path of its .solverstate."""
+        return write_snapshot(self)
+
+    def restore(self, path: str | os.PathLike) -> None:
+        """Go on where a snapshot was taken."""
+        restore_snapshot(self, path)
+
+    def stop(self) -> None:
+        """Let ``run`` end after this iteration, with a snapshot. May be called from a signal handler."""
+        self._stop_requested = True
+
+    # Running --------------------------------------------------------------------------------------------------------
+
+    def run(self, until: int | None = None) -> Iterator[Event]:
+        """Train up to iteration ``until`` (default: max_iter), with tests and snapshots as the solver says."""
+        solver = self.solver
+        until = solver.max_iter if until is None else until
+        if solver.snapshot or solver.snapshot_after_train:
+            check_prefix(solver.snapshot_prefix)
+        self._stop_requested = False
+        written = None
+        while self.iteration < until and not self._stop_requested:
+            if self._tests_now() and (self.iteration > 0 or solver.test_initialization):
+                yield from self._test_all()
+                if self._stop_requested:
+                    break
+            yield self.step()
+            if solver.snapshot and self.iteration % solver.snapshot == 0:
+                written = self._snapshotted()
+                yield written
+        wants_snapshot = solver.snapshot_after_train or self._stop_requested
+        if wants_snapshot and (written is None or written.iteration != self.iteration):
+            yield self._snapshotted()
+        if self._stop_requested:
+            return
+        if solver.display and self.iteration % solver.display == 0:
+            loss = self._engine.forward()
+            smoothed = float(np.mean([*self.losses, loss][-solver.average_loss :]))
+            yield Iteration(self.iteration, loss, smoothed, None, [])
+        if self._tests_now():
+            yield from self._test_all()
+
+    def step(self) -> Iteration:
+        """One iteration: forward and backward iter_size times, then an update."""
+        solver, number = self.solver, self.iteration
+        for item in self.updater.blobs:
+            item.blob.diff[...] = 0
+        loss = sum(self._engine.forward_backward() for _ in range(solver.iter_size)) / solver.iter_size
+        self.losses.append(loss)
+        is_shown = solver.display and number % solver.display == 0
+        outputs = _outputs(self.net) if is_shown else None
+        rate = self.updater.apply()
+        return Iteration(number, loss, float(np.mean(self.losses)), float(rate), outputs)
+
+    def _snapshotted(self) -> Snapshotted:
+        return Snapshotted(self.iteration, self.snapshot())
+
+    # Testing --------------------------------------------------------------------------------------------------------
+
+    def _tests_now(self) -> bool:
+        return bool(self.solver.test_interval) and self.iteration % self.solver.test_interval == 0
+
+    def _test_all(self) -> Iterator[Evaluation]:
+        for number in range(len(self.test_nets)):
+            result = self.test(number)
+            if result is None:
+                return
+            yield result
+
+    def test(self, number: int = 0) -> Evaluation | None:
+        """Run test net ``number`` on test_iter batches; None where ``stop`` is called meanwhile.
+
+        A test that is stopped leaves the net's data where it was, so that it can be made again from its start.
+        """
+        net, count = self.test_nets[number], self.solver.test_iter[number]
+        before = net_state(net, "test")
+        total, loss = None, 0.0
+        for _ in range(count):
+            if self._stop_requested:
+                restore_net(net, "test", before)
+                return None
+            net.forward()
+            loss += net.total_loss
+            outputs = _outputs(net)
+            total = outputs if total is None else [_added(a, b) for a, b in zip(total, outputs, strict=True)]
+        means = [Output(item.name, item.values / np.float32(count), item.loss_weight) for item in total]
+        return Evaluation(self.iteration, number, means, loss / count if self.solver.test_compute_loss else None)
+
+
+def _outputs(net: Net) -> list[Output]:
+    weights = {
+        top: weight
+        for spec, all_weights in zip(net.spec.layers, net.loss_weights, strict=True)
+        for top, weight in zip(spec.tops, all_weights, strict=True)
+    }
+    return [Output(name, net.blobs[name].data.copy(), weights[name]) for name in net.outputs]
+
+
+def _added(a: Output, b: Output) -> Output:
+    if a.values.shape != b.values.shape:
+        raise SolverError(
+            f"the test output {a.name!r} has the shape {a.values.shape} in one batch and {b.values.shape} in another,"
+            " so it has no mean: end it in a Silence layer"
+        )
+    return Output(a.name, a.values + b.values, a.loss_weight)
