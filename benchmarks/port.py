@@ -203,9 +203,12 @@ def show(rows: list[dict]) -> None:
     table = Table("", "time", "ratio", "peak memory", "over the weights", box=box.MARKDOWN)
     for row in rows[:2]:
         table.add_row(
-            row["what"], f"{row['seconds']:.2f} s", f"{row['seconds'] / floor['seconds']:.1f}",
-            f"{row['peak_bytes'] / 2**20:.0f} MiB", f"{row['peak_bytes'] / row['weights_bytes']:.2f}",
-        )  # fmt: skip
+            row["what"],
+            f"{row['seconds']:.2f} s",
+            f"{row['seconds'] / floor['seconds']:.1f}",
+            f"{row['peak_bytes'] / 2**20:.0f} MiB",
+            f"{row['peak_bytes'] / row['weights_bytes']:.2f}",
+        )
     console.print(table)
     table = Table("one picture", "median", "least", "greatest", "ratio", box=box.MARKDOWN)
     for row in rows[2:]:

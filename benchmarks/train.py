@@ -268,9 +268,8 @@ def start(engine: str, name: str, folder: Path, options: argparse.Namespace) -> 
     threads = str(options.threads)
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "GLOG_minloglevel": "2"}
     return subprocess.Popen(
-        [*command, "--threads", threads],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-    )  # fmt: skip
+        [*command, "--threads", threads], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
 
 
 def answer(engine: str, worker: subprocess.Popen) -> list:

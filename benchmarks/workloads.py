@@ -70,12 +70,7 @@ WORKLOADS = {
         1,
     ),
     "W5": Workload(
-        "softmax focal, 100 000 × 81, 99 % background",
-        "softmax_focal_loss",
-        {},
-        "SoftmaxFocalLossLayer",
-        _w5,
-        1,
+        "softmax focal, 100 000 × 81, 99 % background", "softmax_focal_loss", {}, "SoftmaxFocalLossLayer", _w5, 1
     ),
     "W6": Workload("softmax loss, 32 × 10", "softmax_loss", {}, "SoftmaxLossLayer", _w6, 1000),
 }

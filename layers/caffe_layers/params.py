@@ -158,8 +158,7 @@ NOT_NEGATIVE = Kind("a number, 0 or more", _number(0, math.inf))
 BELOW_ONE = Kind("a number of [0, 1)", _number(0, 1, high_is_in=False))
 WEIGHTS = Kind("a list of numbers, 0 or more, one per class", _list(_number(0, math.inf)))
 WEIGHT_OR_WEIGHTS = Kind(
-    "a number, 0 or more, or a list of them, one per class",
-    _any_of(_number(0, math.inf), _list(_number(0, math.inf))),
+    "a number, 0 or more, or a list of them, one per class", _any_of(_number(0, math.inf), _list(_number(0, math.inf)))
 )
 FRACTION_OR_WEIGHTS = Kind(
     "a number of [0, 1], or a list of numbers, 0 or more, one per class",

@@ -19,9 +19,14 @@ def overlap(a: np.ndarray, b: np.ndarray, plus: float = 0.0) -> np.float32:
 
 
 def suppress(
-    boxes: np.ndarray, scores: np.ndarray, threshold: float, top_k: int = -1, least: float = -np.inf, eta: float = 1.0,
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    threshold: float,
+    top_k: int = -1,
+    least: float = -np.inf,
+    eta: float = 1.0,
     plus: float = 0.0,
-) -> list[int]:  # fmt: skip
+) -> list[int]:
     """The boxes kept, in falling order of score; of equal scores the first goes first."""
     order = [int(i) for i in np.argsort(-scores, kind="stable") if scores[i] > np.float32(least)]
     if top_k > -1:

@@ -20,9 +20,19 @@ from caffe_tools.prototxt.message import Message
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "golden"
 MOVE_OR_COUNT = {
-    "Accuracy", "ArgMax", "Concat", "Crop", "Eltwise", "Filter", "Flatten", "Permute", "Reshape", "Silence", "Slice",
+    "Accuracy",
+    "ArgMax",
+    "Concat",
+    "Crop",
+    "Eltwise",
+    "Filter",
+    "Flatten",
+    "Permute",
+    "Reshape",
+    "Silence",
+    "Slice",
     "Threshold",
-}  # fmt: skip
+}
 """Types whose results are bits moved or counted, so that nothing may be rounded (Eltwise only where it takes a MAX)."""
 
 

@@ -122,9 +122,7 @@ STEPS = {
     "Tanh": unary("Tanh"),
     "Relu": unary("Relu"),
     "Softplus": unary("Softplus", lambda t, x: t.nn.functional.softplus(x, threshold=100)),
-    "LeakyRelu": Step(
-        lambda op, x: op.LeakyRelu(x, alpha=0.25), lambda t, x: t.nn.functional.leaky_relu(x, 0.25)
-    ),
+    "LeakyRelu": Step(lambda op, x: op.LeakyRelu(x, alpha=0.25), lambda t, x: t.nn.functional.leaky_relu(x, 0.25)),
     "PRelu": Step(lambda op, x, a: op.PRelu(x, a), lambda t, x, a: t.where(x > 0, x, a * x), row),
     "Elu": Step(lambda op, x: op.Elu(x, alpha=1.5), lambda t, x: t.nn.functional.elu(x, 1.5)),
     "Softmax": Step(lambda op, x: op.Softmax(x, axis=1), lambda t, x: t.softmax(x, 1)),
@@ -145,9 +143,7 @@ STEPS = {
     ),
     "ReduceMax": Step(lambda op, x: op.ReduceMax(x, [-1], keepdims=1), lambda t, x: x.amax(-1, keepdim=True)),
     "ReduceMin": Step(lambda op, x: op.ReduceMin(x, [0], keepdims=1), lambda t, x: x.amin(0, keepdim=True)),
-    "CumSum": Step(
-        lambda op, x: op.CumSum(x, 1, exclusive=1), lambda t, x: x.cumsum(1) - x, fits=lambda s: s[1] > 1
-    ),
+    "CumSum": Step(lambda op, x: op.CumSum(x, 1, exclusive=1), lambda t, x: x.cumsum(1) - x, fits=lambda s: s[1] > 1),
     # products and convolutions
     "MatMul": Step(lambda op, x, a: op.MatMul(x, a), lambda t, x, a: x @ a, lambda s: [(s[-1], 2)]),
     "Gemm": Step(
@@ -181,18 +177,14 @@ STEPS = {
         fits=is_large_image,
     ),
     "AveragePool": Step(
-        lambda op, x: op.AveragePool(
-            x, kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 0], count_include_pad=1
-        ),
+        lambda op, x: op.AveragePool(x, kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 0], count_include_pad=1),
         lambda t, x: t.nn.functional.avg_pool2d(x, (3, 2), (2, 1), (1, 0)),
         fits=is_large_image,
     ),
     "GlobalAveragePool": Step(
         lambda op, x: op.GlobalAveragePool(x), lambda t, x: x.mean((2, 3), keepdim=True), fits=is_image
     ),
-    "GlobalMaxPool": Step(
-        lambda op, x: op.GlobalMaxPool(x), lambda t, x: x.amax((2, 3), keepdim=True), fits=is_image
-    ),
+    "GlobalMaxPool": Step(lambda op, x: op.GlobalMaxPool(x), lambda t, x: x.amax((2, 3), keepdim=True), fits=is_image),
     "LRN": Step(lambda op, x: op.LRN(x, size=3, alpha=0.5, beta=0.625, bias=2.0), torch_lrn, fits=is_image),
     # moving and picking
     "Reshape": Step(lambda op, x: op.Reshape(x, [2, -1]), lambda t, x: x.reshape(2, -1), fits=lambda s: s[0] % 2 == 0),
@@ -203,11 +195,13 @@ STEPS = {
         lambda op, x: op.Transpose(x, perm=[1, *range(2, len(op.shape(x))), 0]), lambda t, x: x.movedim(0, -1)
     ),
     "SpaceToDepth": Step(
-        lambda op, x: op.SpaceToDepth(x, blocksize=2), torch_space_to_depth,
+        lambda op, x: op.SpaceToDepth(x, blocksize=2),
+        torch_space_to_depth,
         fits=lambda s: is_image(s) and not s[2] % 2 and not s[3] % 2,
     ),
     "DepthToSpace": Step(
-        lambda op, x: op.DepthToSpace(x, blocksize=2), torch_depth_to_space,
+        lambda op, x: op.DepthToSpace(x, blocksize=2),
+        torch_depth_to_space,
         fits=lambda s: is_image(s) and s[1] % 4 == 0,
     ),
     "Expand": Step(
@@ -221,39 +215,43 @@ STEPS = {
         fits=lambda s: math.prod(s) < 60,
     ),
     "Concat": Step(
-        lambda op, x, a: op.Concat(a, x, x, axis=1), lambda t, x, a: t.cat((a, x, x), 1), alike,
+        lambda op, x, a: op.Concat(a, x, x, axis=1),
+        lambda t, x, a: t.cat((a, x, x), 1),
+        alike,
         lambda s: math.prod(s) < 60,
     ),
     "Split": Step(
-        lambda op, x: op.Split(x, [1, op.shape(x)[-1] - 2, 1], axis=-1, outputs=3)[1], lambda t, x: x[..., 1:-1],
+        lambda op, x: op.Split(x, [1, op.shape(x)[-1] - 2, 1], axis=-1, outputs=3)[1],
+        lambda t, x: x[..., 1:-1],
         fits=last_is_many,
     ),
     "Slice": Step(lambda op, x: op.Slice(x, [1], [-1], [-1]), lambda t, x: x[..., 1:-1], fits=last_is_many),
     "Slice backwards": Step(
-        lambda op, x: op.Slice(x, [-1, 0], [0, 1], [-1, 0], [-1, 1]), lambda t, x: x[:1, ..., 1:].flip(-1),
+        lambda op, x: op.Slice(x, [-1, 0], [0, 1], [-1, 0], [-1, 1]),
+        lambda t, x: x[:1, ..., 1:].flip(-1),
         fits=last_is_many,
     ),
     "Pad": Step(
         lambda op, x: op.Pad(x, [0] * (len(op.shape(x)) - 1) + [1, 1] + [0] * (len(op.shape(x)) - 1), 0.5),
         lambda t, x: t.nn.functional.pad(x, (1, 0) + (0, 0) * (x.dim() - 2) + (0, 1), value=0.5),
     ),
-    "Gather": Step(
-        lambda op, x: op.Gather(x, pick(op.shape(x)[1], 4), axis=1), lambda t, x: x[:, pick(x.shape[1], 4)]
-    ),
+    "Gather": Step(lambda op, x: op.Gather(x, pick(op.shape(x)[1], 4), axis=1), lambda t, x: x[:, pick(x.shape[1], 4)]),
     "GatherElements": Step(
         lambda op, x: op.GatherElements(x, pick(op.shape(x)[-1], *op.shape(x)), axis=-1),
         lambda t, x: x.gather(-1, t.tensor(pick(x.shape[-1], *x.shape))),
     ),
     "ScatterElements": Step(
         lambda op, x: op.ScatterElements(
-            x, pick(op.shape(x)[-1], *op.shape(x)[:-1], 1), op.Neg(op.Slice(x, [0], [1], [-1])),
+            x,
+            pick(op.shape(x)[-1], *op.shape(x)[:-1], 1),
+            op.Neg(op.Slice(x, [0], [1], [-1])),
             axis=len(op.shape(x)) - 1,
         ),
         lambda t, x: x.scatter(-1, t.tensor(pick(x.shape[-1], *x.shape[:-1], 1)), -x[..., :1]),
     ),
     "GatherND": Step(
-        lambda op, x: op.GatherND(x, [[0, 0], [0, 1], [0, 0]]), lambda t, x: x[[0, 0, 0], [0, 1, 0]],
+        lambda op, x: op.GatherND(x, [[0, 0], [0, 1], [0, 0]]),
+        lambda t, x: x[[0, 0, 0], [0, 1, 0]],
         fits=lambda s: len(s) > 2 and s[1] > 1,
     ),
 }
-

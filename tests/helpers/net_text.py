@@ -21,16 +21,19 @@ def layer(name: str, type_: str, bottoms: str = "", tops: str = "", more: str = 
 
 def inner_product(name: str, bottom: str, top: str, more: str = "", outputs: int = 3) -> str:
     filler = 'weight_filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" std: 1 }'
-    return layer(
-        name, "InnerProduct", bottom, top, f"inner_product_param {{ num_output: {outputs} {filler} }} {more}"
-    )
+    return layer(name, "InnerProduct", bottom, top, f"inner_product_param {{ num_output: {outputs} {filler} }} {more}")
 
 
 def python(name: str, class_: str, bottoms: str, tops: str, more: str = "", module: str = "caffe_layers") -> str:
     return layer(
-        name, "Python", bottoms, tops, f'python_param {{ module: "{module}" layer: "{class_}" {more} }} loss_weight: 1'
-        if class_.endswith("LossLayer") else f'python_param {{ module: "{module}" layer: "{class_}" {more} }}'
-    )  # fmt: skip
+        name,
+        "Python",
+        bottoms,
+        tops,
+        f'python_param {{ module: "{module}" layer: "{class_}" {more} }} loss_weight: 1'
+        if class_.endswith("LossLayer")
+        else f'python_param {{ module: "{module}" layer: "{class_}" {more} }}',
+    )
 
 
 def euclidean_loss(bottom: str, target: str = "target", more: str = "") -> str:

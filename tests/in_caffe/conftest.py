@@ -1,6 +1,6 @@
 """These tests run inside a real Caffe and need nothing but caffe, numpy and pytest:
 
-    python -m pytest tests/in_caffe
+python -m pytest tests/in_caffe
 """
 
 import sys

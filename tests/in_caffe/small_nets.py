@@ -43,7 +43,7 @@ def python_layer(layer, bottoms, tops, parameters=None, more="", name=None):
     param_str = json.dumps(parameters or {})
     return (
         f'layer {{ name: "{name or tops[0]}" type: "Python" {connections} {more} '
-        f"python_param {{ module: \"caffe_layers\" layer: \"{layer}\" param_str: '{param_str}' }} }}\n"
+        f'python_param {{ module: "caffe_layers" layer: "{layer}" param_str: \'{param_str}\' }} }}\n'
     )
 
 

@@ -29,14 +29,7 @@ EXAMPLES = {
         "label",
         "class_loss",
         functional.sigmoid_focal_loss,
-        {
-            "axis": 2,
-            "target": "index",
-            "ignore_label": -1,
-            "normalization": "POSITIVES",
-            "alpha": 0.25,
-            "gamma": 2.0,
-        },
+        {"axis": 2, "target": "index", "ignore_label": -1, "normalization": "POSITIVES", "alpha": 0.25, "gamma": 2.0},
         "box_loss",
     ),
 }

@@ -3,16 +3,7 @@
 import numpy as np
 import pytest
 from real_caffe import caffe
-from small_nets import (
-    assert_close,
-    build,
-    data_of,
-    diff_of,
-    input_layer,
-    learned_scale,
-    loss_net,
-    python_layer,
-)
+from small_nets import assert_close, build, data_of, diff_of, input_layer, learned_scale, loss_net, python_layer
 
 import caffe_layers
 from caffe_layers import functional

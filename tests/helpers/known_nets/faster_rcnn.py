@@ -37,6 +37,9 @@ def _proposals(net: Prototxt, features: str) -> str:
     blob = net.softmax("rpn_cls_prob", net.reshape("rpn_cls_score_reshape", scores, 0, 2, -1, 0))
     probabilities = net.reshape("rpn_cls_prob_reshape", blob, 0, 2 * ANCHORS, -1, 0)
     return net.layer(
-        "Python", "proposal", [probabilities, boxes, "im_info"], "rois",
+        "Python",
+        "proposal",
+        [probabilities, boxes, "im_info"],
+        "rois",
         r"""python_param { module: "rpn.proposal_layer" layer: "ProposalLayer" param_str: "\'feat_stride\': 16" }""",
-    )  # fmt: skip
+    )

@@ -42,12 +42,15 @@ def googlenet_train(divisor: int = 1, batch: int = 32) -> str:
 def _images(net: Prototxt, phase: str, batch: int) -> None:
     source = f"examples/imagenet/ilsvrc12_{'train' if phase == 'TRAIN' else 'val'}_lmdb"
     net.layer(
-        "Data", "data", [], "data",
+        "Data",
+        "data",
+        [],
+        "data",
         f'top: "label" include {{ phase: {phase} }}'
         f" transform_param {{ mirror: {'true' if phase == 'TRAIN' else 'false'} crop_size: 224"
         " mean_value: 104 mean_value: 117 mean_value: 123 }"
         f' data_param {{ source: "{source}" batch_size: {batch} backend: LMDB }}',
-    )  # fmt: skip
+    )
 
 
 def _body(net: Prototxt, blob: str, auxiliary: dict[str, str] | None = None) -> str:

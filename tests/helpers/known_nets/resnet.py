@@ -37,9 +37,7 @@ def _block(net: Prototxt, name: str, blob: str, channels: int, stride: int, proj
     return net.relu(f"res{name}_relu", net.layer("Eltwise", f"res{name}", [shortcut, inner]))
 
 
-def _conv(
-    net: Prototxt, name: str, blob: str, channels: int, kernel: int, scale: float = 1.0, **options: int
-) -> str:
+def _conv(net: Prototxt, name: str, blob: str, channels: int, kernel: int, scale: float = 1.0, **options: int) -> str:
     blob = net.conv(f"res{name}", blob, channels, kernel, bias=False, **options)
     return _normalized(net, name, blob, scale)
 

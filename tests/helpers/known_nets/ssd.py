@@ -57,13 +57,15 @@ def ssd300_train(divisor: int = 1, batch: int = 2, objects: int = 3) -> str:
     _body(net, "data")
     tops = heads(net, SOURCES, kernel=3)
     net.layer(
-        "MultiBoxLoss", "mbox_loss", [*tops, "label"],
+        "MultiBoxLoss",
+        "mbox_loss",
+        [*tops, "label"],
         text="include { phase: TRAIN } propagate_down: [true, true, false, false] loss_param { normalization: VALID }"
         " multibox_loss_param { loc_loss_type: SMOOTH_L1 conf_loss_type: SOFTMAX loc_weight: 1.0"
         f" num_classes: {CLASSES} share_location: true match_type: PER_PREDICTION overlap_threshold: 0.5"
         " use_prior_for_matching: true background_label_id: 0 use_difficult_gt: true neg_pos_ratio: 3.0"
         " neg_overlap: 0.5 code_type: CENTER_SIZE ignore_cross_boundary_bbox: false mining_type: MAX_NEGATIVE }",
-    )  # fmt: skip
+    )
     return str(net)
 
 
@@ -111,10 +113,12 @@ def _prior_box(net: Prototxt, source: Source, name: str) -> str:
     ratios = "".join(f" aspect_ratio: {ratio}" for ratio in source.aspect_ratios)
     step = f" step: {source.step}" if source.step is not None else ""
     return net.layer(
-        "PriorBox", name, [source.blob, "data"],
+        "PriorBox",
+        name,
+        [source.blob, "data"],
         text=f"prior_box_param {{ min_size: {source.min_size}{largest}{ratios} flip: true clip: false"
         f" variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2{step} offset: 0.5 }}",
-    )  # fmt: skip
+    )
 
 
 def detection_output(net: Prototxt, nms_top_k: int, keep_top_k: int, confidence: float, text: str = "") -> None:
@@ -122,8 +126,10 @@ def detection_output(net: Prototxt, nms_top_k: int, keep_top_k: int, confidence:
     blob = net.softmax("mbox_conf_softmax", net.reshape("mbox_conf_reshape", "mbox_conf", 0, -1, CLASSES), axis=2)
     blob = net.layer("Flatten", "mbox_conf_flatten", blob, text="flatten_param { axis: 1 }")
     net.layer(
-        "DetectionOutput", "detection_out", ["mbox_loc", blob, "mbox_priorbox"],
+        "DetectionOutput",
+        "detection_out",
+        ["mbox_loc", blob, "mbox_priorbox"],
         text=f"include {{ phase: TEST }} detection_output_param {{ num_classes: {CLASSES} share_location: true"
         f" background_label_id: 0 nms_param {{ nms_threshold: 0.45 top_k: {nms_top_k} }} {text}"
         f" code_type: CENTER_SIZE keep_top_k: {keep_top_k} confidence_threshold: {confidence} }}",
-    )  # fmt: skip
+    )

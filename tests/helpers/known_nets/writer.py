@@ -59,17 +59,22 @@ class Prototxt:
         given = "".join(f" {field}: {value}" for field, (value, default) in options.items() if value != default)
         weights = _fillers(filler) if bias else f'bias_term: false weight_filler {{ type: "{filler}" }}'
         return self.layer(
-            "Convolution", name, bottom, top,
+            "Convolution",
+            name,
+            bottom,
+            top,
             f"convolution_param {{ num_output: {num_output} kernel_size: {kernel}{given} {weights} }}",
-        )  # fmt: skip
+        )
 
     def deconv(self, name: str, bottom: str, num_output: int, kernel: int, stride: int) -> str:
         """Upsampling without bias that is not trained."""
         return self.layer(
-            "Deconvolution", name, bottom,
+            "Deconvolution",
+            name,
+            bottom,
             text=f"param {{ lr_mult: 0 }} convolution_param {{ num_output: {num_output} bias_term: false"
             f' kernel_size: {kernel} stride: {stride} weight_filler {{ type: "bilinear" }} }}',
-        )  # fmt: skip
+        )
 
     def inner_product(self, name: str, bottom: str, num_output: int, filler: str = "msra") -> str:
         text = f"inner_product_param {{ num_output: {num_output} {_fillers(filler)} }}"

@@ -97,9 +97,7 @@ def test_a_comparison_of_nothing_does_not_agree():
 def test_json_has_words_for_numbers_that_are_not_finite():
     value = {"a": [np.inf, -np.inf, np.nan, 1.5], "b": ({"c": float("nan")},), "d": True, "e": None}
     text = json.dumps(strict_json(value), allow_nan=False)
-    assert json.loads(text) == {
-        "a": ["Infinity", "-Infinity", "NaN", 1.5], "b": [{"c": "NaN"}], "d": True, "e": None,
-    }  # fmt: skip
+    assert json.loads(text) == {"a": ["Infinity", "-Infinity", "NaN", 1.5], "b": [{"c": "NaN"}], "d": True, "e": None}
 
 
 # What is compared ----------------------------------------------------------------------------------------------------

@@ -100,9 +100,7 @@ def test_dropout_in_training_cannot_be_compared():
 
 def test_opencv_agrees_on_a_real_net(shared):
     pytest.importorskip("cv2", reason="needs the optional OpenCV")
-    net = Net(
-        shared / "models" / "mnist_lenet.prototxt", "TEST", weights=shared / "models" / "mnist_lenet.caffemodel"
-    )
+    net = Net(shared / "models" / "mnist_lenet.prototxt", "TEST", weights=shared / "models" / "mnist_lenet.caffemodel")
     net.blobs["data"].data[...] = np.random.default_rng(0).random((1, 1, 28, 28))
     parameters = parameters_of(net)
     ours, fed = run_layers(net, training=False)

@@ -58,15 +58,9 @@ BAD_NETS = {
     "no layer in this phase": ('name: "net"', "the net has no layer"),
     "unknown layer type": (data("data", 4) + layer("a", "Sofmax", "data", "y"), "Sofmax"),
     "missing bottom": (data("data", 4) + layer("a", "ReLU", "dat", "y"), "unknown bottom blob 'dat'"),
-    "shape mismatch": (
-        data("a", 4, 5) + data("b", 4, 6) + layer("e", "Eltwise", "a b", "y"),
-        "layer 'e' (Eltwise)",
-    ),
+    "shape mismatch": (data("a", 4, 5) + data("b", 4, 6) + layer("e", "Eltwise", "a b", "y"), "layer 'e' (Eltwise)"),
     "wrong param_str": (CLASSIFIER.replace('"SoftmaxLossLayer"', '"SoftmaxLossLayer" param_str: "{axis"'), "param_str"),
-    "unknown parameter": (
-        CLASSIFIER.replace('"SoftmaxLossLayer"', '"SoftmaxLossLayer" param_str: "axes: 1"'),
-        "axes",
-    ),
+    "unknown parameter": (CLASSIFIER.replace('"SoftmaxLossLayer"', '"SoftmaxLossLayer" param_str: "axes: 1"'), "axes"),
     "disallowed module": (CLASSIFIER.replace('"caffe_layers"', '"os"'), "--allow-module os"),
     "unknown class": (CLASSIFIER.replace('"SoftmaxLossLayer"', '"SoftmaxLosLayer"'), "has no class 'SoftmaxLosLayer'"),
     "solver": ('net: "train.prototxt" base_lr: 0.1 max_iter: 5', "is a solver"),

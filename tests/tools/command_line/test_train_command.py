@@ -25,6 +25,7 @@ from solver_nets import NET, inner_product, write_solver
 
 ROOT = Path(__file__).resolve().parents[3]
 
+
 def train(*words):
     """The exit code of the command."""
     return main(["train", *map(str, words)])
@@ -51,17 +52,22 @@ def test_it_prints_the_lines_of_caffes_log(tmp_path, capsys):
     assert train(write_solver(tmp_path, text)) == DONE
     number = r"[-+.\de]+"
     lines = [
-        r"Iteration 0, Testing net \(#0\)", f"    Test loss: {number}",
+        r"Iteration 0, Testing net \(#0\)",
+        f"    Test loss: {number}",
         rf"    Test net output #0: loss = {number} \(\* 1 = {number} loss\)",
-        f"Iteration 0, loss = {number}", rf"    Train net output #0: loss = {number} \(\* 1 = {number} loss\)",
+        f"Iteration 0, loss = {number}",
+        rf"    Train net output #0: loss = {number} \(\* 1 = {number} loss\)",
         "Iteration 0, lr = 0.1",
-        f"Iteration 1, loss = {number}", rf"    Train net output #0: loss = {number} \(\* 1 = {number} loss\)",
+        f"Iteration 1, loss = {number}",
+        rf"    Train net output #0: loss = {number} \(\* 1 = {number} loss\)",
         "Iteration 1, lr = 0.1",
-        "Snapshot .*run_iter_2.solverstate", f"Iteration 2, loss = {number}",
-        r"Iteration 2, Testing net \(#0\)", f"    Test loss: {number}",
+        "Snapshot .*run_iter_2.solverstate",
+        f"Iteration 2, loss = {number}",
+        r"Iteration 2, Testing net \(#0\)",
+        f"    Test loss: {number}",
         rf"    Test net output #0: loss = {number} \(\* 1 = {number} loss\)",
         "Optimization Done.",
-    ]  # fmt: skip
+    ]
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == len(lines)
     for found, pattern in zip(printed, lines, strict=True):

@@ -20,15 +20,21 @@ from net_text import data, inner_product, layer, make_net, python
 EVERYTHING = (
     data("data", 4, 2, 9, 8)
     + data("label", 4)
-    + layer("conv", "Convolution", "data", "conv", "convolution_param { num_output: 3 kernel_size: 3 "
-            'weight_filler { type: "xavier" } }')
+    + layer(
+        "conv",
+        "Convolution",
+        "data",
+        "conv",
+        'convolution_param { num_output: 3 kernel_size: 3 weight_filler { type: "xavier" } }',
+    )
     + layer("norm", "BatchNorm", "conv", "conv")
     + layer("max", "Pooling", "conv", "max", "pooling_param { kernel_size: 2 stride: 2 }")
     + layer("mean", "Pooling", "max", "mean", "pooling_param { pool: AVE kernel_size: 2 stride: 2 pad: 1 }")
     + inner_product("ip", "mean", "score", outputs=5)
-    + python("loss", "SoftmaxFocalLossLayer", "score label", "loss probability")
-    .replace("loss_weight: 1", "loss_weight: 1 loss_weight: 0")
-)  # fmt: skip
+    + python("loss", "SoftmaxFocalLossLayer", "score label", "loss probability").replace(
+        "loss_weight: 1", "loss_weight: 1 loss_weight: 0"
+    )
+)
 
 
 def results_of(opset, **options):

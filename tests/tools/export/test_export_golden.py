@@ -113,9 +113,7 @@ def check_with_another_batch(make, batch=3):
 
 
 def reshape_batch(net: Net, batch: int) -> None:
-    sources = [
-        (spec, layer) for spec, layer in zip(net.spec.layers, net.layers, strict=True) if not spec.bottoms
-    ]
+    sources = [(spec, layer) for spec, layer in zip(net.spec.layers, net.layers, strict=True) if not spec.bottoms]
     old = net.blobs[sources[0][0].tops[0]].shape[0]
     for spec, layer in sources:
         if isinstance(layer, PythonLayer):

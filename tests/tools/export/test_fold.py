@@ -8,7 +8,7 @@ from caffe_tools.errors import ExportError
 from caffe_tools.export.export import ExportOptions, export
 from net_text import data, inner_product, layer, make_net
 
-CONVOLUTION = "convolution_param { num_output: 4 kernel_size: 3 group: 2 weight_filler { type: \"xavier\" } %s }"
+CONVOLUTION = 'convolution_param { num_output: 4 kernel_size: 3 group: 2 weight_filler { type: "xavier" } %s }'
 NORMALIZED = layer("bn", "BatchNorm", "conv", "conv") + layer(
     "scale", "Scale", "conv", "conv", "scale_param { bias_term: true }"
 )

@@ -95,14 +95,9 @@ CASES = {
         lambda op, x, s, b, m, v: op.BatchNormalization(x, s, b, m, op.Exp(v), epsilon=1e-3),
         [(2, 3, 2, 2), (3,), (3,), (3,), (3,)],
     ),
-    "MaxPool": (
-        lambda op, x: op.MaxPool(x, kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 1, 1]),
-        [(2, 2, 5, 6)],
-    ),
+    "MaxPool": (lambda op, x: op.MaxPool(x, kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 1, 1]), [(2, 2, 5, 6)]),
     "AveragePool": (
-        lambda op, x: op.AveragePool(
-            x, kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 1, 1], count_include_pad=1
-        ),
+        lambda op, x: op.AveragePool(x, kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 1, 1], count_include_pad=1),
         [(2, 2, 6, 6)],
     ),
     "GlobalAveragePool": (lambda op, x: op.GlobalAveragePool(x), [(2, 2, 3, 4)]),
@@ -127,7 +122,8 @@ CASES = {
     "GatherND": (lambda op, x: op.GatherND(x, [[1, 2], [0, 0], [1, 2]]), [(2, 3, 2)]),
     "ScatterElements": (lambda op, x, u: op.ScatterElements(x, [[0, 2], [1, 0]], u, axis=1), [(2, 3), (2, 2)]),
     "ScatterElements, adding": (
-        lambda op, x, u: op.ScatterElements(x, [[0, 0], [1, 1]], u, axis=1, reduction="add"), [(2, 3), (2, 2)],
+        lambda op, x, u: op.ScatterElements(x, [[0, 0], [1, 1]], u, axis=1, reduction="add"),
+        [(2, 3), (2, 2)],
     ),
     "Dropout": (lambda op, x: op.Dropout(x), [(3,)]),
 }
@@ -188,11 +184,29 @@ def test_the_rule_agrees_with_central_differences(name):
 
 
 BATCH_WISE = [
-    "Mul", "Softmax", "ReduceSum", "ReduceMean", "MatMul", "Gemm", "Conv", "Conv in groups, dilated",
-    "Conv of many channels, dilated", "ConvTranspose", "ConvTranspose in groups", "ConvTranspose to many channels",
-    "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool",
-    "BatchNormalization", "Squeeze", "Transpose", "Split", "Slice with steps", "GatherND",
-]  # fmt: skip
+    "Mul",
+    "Softmax",
+    "ReduceSum",
+    "ReduceMean",
+    "MatMul",
+    "Gemm",
+    "Conv",
+    "Conv in groups, dilated",
+    "Conv of many channels, dilated",
+    "ConvTranspose",
+    "ConvTranspose in groups",
+    "ConvTranspose to many channels",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "BatchNormalization",
+    "Squeeze",
+    "Transpose",
+    "Split",
+    "Slice with steps",
+    "GatherND",
+]
 
 
 @pytest.mark.parametrize("name", BATCH_WISE)

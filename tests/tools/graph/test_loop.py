@@ -19,9 +19,12 @@ def powers(count: int, repeat: int = 1) -> tuple[Builder, onnx.ModelProto]:
     last = op.constant(-1)
     for _ in range(repeat):
         x, last = loop(
-            op, op.constant(count), [x, last], [factor],
+            op,
+            op.constant(count),
+            [x, last],
+            [factor],
             lambda op, step, state, constants: [op.Mul(state[0], constants[0]), op.Identity(step)],
-        )  # fmt: skip
+        )
     op.output(x, "y")
     op.output(last, "last")
     return op, ir.to_proto(ir.Model(op.graph, ir_version=IR_VERSION))

@@ -20,9 +20,7 @@ def need(text):
     """Layer name → (runs backward, toward which bottoms, which learnable blobs get diffs)."""
     net = net_of(text)
     found = net.backward_need
-    return dict(
-        zip(net.top_names, zip(found.layers, found.bottoms, found.learn, strict=True), strict=True)
-    )
+    return dict(zip(net.top_names, zip(found.layers, found.bottoms, found.learn, strict=True), strict=True))
 
 
 def running(text):

@@ -45,12 +45,15 @@ def test_a_rule_may_ask_for_a_phase(rule, train, test):
     assert (takes_part(rules, "TRAIN"), takes_part(rules, "TEST")) == (train, test)
 
 
-@pytest.mark.parametrize(("rules", "levels"), [
-    ("include { min_level: 2 }", {2, 3}),
-    ("include { max_level: 1 }", {0, 1}),
-    ("include { min_level: 1 max_level: 2 }", {1, 2}),
-    ("exclude { min_level: 1 max_level: 2 }", {0, 3}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rules", "levels"),
+    [
+        ("include { min_level: 2 }", {2, 3}),
+        ("include { max_level: 1 }", {0, 1}),
+        ("include { min_level: 1 max_level: 2 }", {1, 2}),
+        ("exclude { min_level: 1 max_level: 2 }", {0, 3}),
+    ],
+)
 def test_a_rule_may_ask_for_levels(rules, levels):
     assert {level for level in range(4) if takes_part(rules, level=level)} == levels
 

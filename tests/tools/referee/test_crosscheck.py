@@ -20,31 +20,47 @@ LENET = [f"{name}_{kind}" for name in ("conv1", "conv2", "fc1", "fc2") for kind 
 STORED_AS = {"fc1_weight": "permute", "fc2_weight": "permute_1"}
 CLAIMS = {
     "a": dict(
-        layer="SoftmaxLossLayer", param_str="ignore_label: 255, normalization: WEIGHT",
-        bottoms=["x", "t"], gradients={"grad_x": "x"}, parameters={"w": "class_weight"},
+        layer="SoftmaxLossLayer",
+        param_str="ignore_label: 255, normalization: WEIGHT",
+        bottoms=["x", "t"],
+        gradients={"grad_x": "x"},
+        parameters={"w": "class_weight"},
     ),
     "c": dict(
-        layer="SigmoidCrossEntropyLossLayer", param_str="normalization: FULL",
-        bottoms=["x", "t"], gradients={"grad_x": "x"}, parameters={"pos_weight": "pos_weight"},
+        layer="SigmoidCrossEntropyLossLayer",
+        param_str="normalization: FULL",
+        bottoms=["x", "t"],
+        gradients={"grad_x": "x"},
+        parameters={"pos_weight": "pos_weight"},
     ),
     "d": dict(
-        layer="SigmoidFocalLossLayer", param_str="alpha: 0.25, gamma: 2, normalization: POSITIVES",
-        bottoms=["x", "t"], gradients={"grad_x": "x"},
+        layer="SigmoidFocalLossLayer",
+        param_str="alpha: 0.25, gamma: 2, normalization: POSITIVES",
+        bottoms=["x", "t"],
+        gradients={"grad_x": "x"},
     ),
     "g": dict(
-        layer="SoftmaxLossLayer", bottoms=["logits", "label"], gradients={f"grad_{name}": name for name in LENET},
+        layer="SoftmaxLossLayer", bottoms=["logits", "label"], gradients={f"grad_{name}": name for name in LENET}
     ),
     "g2": dict(
-        layer="SoftmaxLossLayer", bottoms=["logits", "label"],
+        layer="SoftmaxLossLayer",
+        bottoms=["logits", "label"],
         gradients={f"grad_{name}": STORED_AS.get(name, name) for name in LENET},
     ),
-}  # fmt: skip
+}
 RIGHT = {
-    "a_ce_int_weight_ignore": "a", "a_ce_int_weight_ignore_f64": "a", "a2_ce_int_weight_ignore_2d": "a",
-    "c_bce_logits_posweight": "c", "c_bce_logits_posweight_f64": "c", "jax_c_bce_logits_posweight": "c",
-    "d_sigmoid_focal_sum_numpos": "d", "d_sigmoid_focal_sum_numpos_f64": "d", "jax_d_sigmoid_focal_sum_numpos": "d",
-    "g_lenet_ce": "g", "g2_lenet_ce_initializers": "g2",
-}  # fmt: skip
+    "a_ce_int_weight_ignore": "a",
+    "a_ce_int_weight_ignore_f64": "a",
+    "a2_ce_int_weight_ignore_2d": "a",
+    "c_bce_logits_posweight": "c",
+    "c_bce_logits_posweight_f64": "c",
+    "jax_c_bce_logits_posweight": "c",
+    "d_sigmoid_focal_sum_numpos": "d",
+    "d_sigmoid_focal_sum_numpos_f64": "d",
+    "jax_d_sigmoid_focal_sum_numpos": "d",
+    "g_lenet_ce": "g",
+    "g2_lenet_ce_initializers": "g2",
+}
 WRONG = {
     "wrong_a_ignore_in_normaliser": ("a", ("ignored-in-divisor-as-class-0",)),
     "wrong_d_alpha_swapped": ("d", ("alpha-swapped",)),
@@ -130,19 +146,26 @@ def test_a_weight_that_is_stored_transposed_is_compared_transposed(shared):
 MODES = ("FULL", "VALID", "BATCH_SIZE", "NONE", "POSITIVES", "WEIGHT")
 OWN = {
     "SoftmaxLossLayer": [
-        "ignore_label: 255, class_weight: [0.5, 1, 2, 0.25, 3]", "label_smoothing: 0.1", "target: distribution",
-        "target: multi_label, label_smoothing: 0.1", "target: distribution, class_weight: [0.5, 1, 2, 0.25, 3]",
+        "ignore_label: 255, class_weight: [0.5, 1, 2, 0.25, 3]",
+        "label_smoothing: 0.1",
+        "target: distribution",
+        "target: multi_label, label_smoothing: 0.1",
+        "target: distribution, class_weight: [0.5, 1, 2, 0.25, 3]",
     ],
     "SigmoidCrossEntropyLossLayer": [
-        "ignore_label: -1, pos_weight: 3", "target: index, ignore_label: -1", "target: index, background_label: null",
+        "ignore_label: -1, pos_weight: 3",
+        "target: index, ignore_label: -1",
+        "target: index, background_label: null",
         "label_smoothing: 0.2, class_weight: [0.5, 1, 2, 0.25, 3]",
     ],
     "SigmoidFocalLossLayer": [
-        "alpha: 0.3, gamma: 1.5", "target: index, background_label: 5, ignore_label: -1", "alpha: [1, 2, 3, 4, 5]",
+        "alpha: 0.3, gamma: 1.5",
+        "target: index, background_label: 5, ignore_label: -1",
+        "alpha: [1, 2, 3, 4, 5]",
     ],
     "SoftmaxFocalLossLayer": ["ignore_label: -1", "alpha: [0.1, 0.2, 0.3, 0.4, 0.5]", "background_label: 4"],
     "CrossEntropyLossLayer": ["ignore_label: 255", "target: distribution"],
-}  # fmt: skip
+}
 
 
 def one_layer(name, params, shape=(6, 5), weights=False, dynamic=True):
@@ -151,9 +174,12 @@ def one_layer(name, params, shape=(6, 5), weights=False, dynamic=True):
     positions = shape[:1] + shape[2:]
     shapes = {"x": shape, "t": shape if is_dense else positions} | ({"w": positions} if weights else {})
     text = inputs(**shapes) + layer(
-        "Python", "loss", " ".join(shapes), "loss",
+        "Python",
+        "loss",
+        " ".join(shapes),
+        "loss",
         f'loss_weight: 1 python_param {{ module: "caffe_layers" layer: "{name}" param_str: "{params}" }}',
-    )  # fmt: skip
+    )
     return export(net_of(text), ExportOptions(training=True, input_gradients=True, dynamic_batch=dynamic)).model
 
 
@@ -177,24 +203,42 @@ def test_a_graph_with_a_fixed_batch_is_judged_on_that():
 
 
 def small_net():
-    text = inputs(data=(5, 2, 6, 6), label=(5,)) + layer(
-        "Convolution", "conv", "data", "conv",
-        'convolution_param { num_output: 3 kernel_size: 3 weight_filler { type: "xavier" } }',
-    ) + layer("ReLU", "relu", "conv", "conv") + layer(
-        "InnerProduct", "score", "conv", "score",
-        'inner_product_param { num_output: 4 weight_filler { type: "xavier" } }',
-    ) + layer(
-        "Python", "loss", "score label", "loss",
-        'loss_weight: 0.5 python_param { module: "caffe_layers" layer: "SoftmaxLossLayer" }',
-    )  # fmt: skip
+    text = (
+        inputs(data=(5, 2, 6, 6), label=(5,))
+        + layer(
+            "Convolution",
+            "conv",
+            "data",
+            "conv",
+            'convolution_param { num_output: 3 kernel_size: 3 weight_filler { type: "xavier" } }',
+        )
+        + layer("ReLU", "relu", "conv", "conv")
+        + layer(
+            "InnerProduct",
+            "score",
+            "conv",
+            "score",
+            'inner_product_param { num_output: 4 weight_filler { type: "xavier" } }',
+        )
+        + layer(
+            "Python",
+            "loss",
+            "score label",
+            "loss",
+            'loss_weight: 0.5 python_param { module: "caffe_layers" layer: "SoftmaxLossLayer" }',
+        )
+    )
     return export(net_of(text), ExportOptions(training=True, dynamic_batch=True)).model
 
 
 PARAMETERS = ("conv/0", "conv/1", "score/0", "score/1")
 SMALL_NET = dict(
-    layer="SoftmaxLossLayer", bottoms=["score", "label"], loss="loss", loss_weight=0.5,
+    layer="SoftmaxLossLayer",
+    bottoms=["score", "label"],
+    loss="loss",
+    loss_weight=0.5,
     gradients={f"{name}.diff": name for name in PARAMETERS},
-)  # fmt: skip
+)
 
 
 def test_the_gradient_of_the_layer_is_carried_back_to_stored_weights():
@@ -309,7 +353,7 @@ def test_labels_may_come_from_an_input_through_casts_and_one_hot():
             "class_weight has 1 numbers, but there are 4 channels",
         ),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_refused_in_one_line(changes, message):
     arguments = dict(layer="SoftmaxLossLayer", bottoms=["x", "t"], loss="loss") | changes
     with pytest.raises((GraphError, LayerError), match=message) as caught:

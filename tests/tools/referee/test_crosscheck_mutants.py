@@ -18,9 +18,12 @@ def exported(layer_name, params="", labels="index", module="caffe_layers", loss_
     positions = shape[:1] + shape[2:]
     shapes = {"x": shape, "t": positions if labels == "index" else shape} | ({"w": positions} if weights else {})
     text = inputs(**shapes) + layer(
-        "Python", "loss", " ".join(shapes), "loss",
+        "Python",
+        "loss",
+        " ".join(shapes),
+        "loss",
         f'loss_weight: {loss_weight} python_param {{ module: "{module}" layer: "{layer_name}" param_str: "{params}" }}',
-    )  # fmt: skip
+    )
     net = net_of(text, allow_modules=["wrong_layers"])
     return export(net, ExportOptions(training=True, input_gradients=True, dynamic_batch=True)).model
 
@@ -86,89 +89,129 @@ def wrong_layer(name, judge, params, names, labels="index", tensors=("loss", "x.
 
 MUTANTS = {
     "the batch size for the valid positions": of_other_params(
-        SOFTMAX, "ignore_label: 255", "ignore_label: 255, normalization: BATCH_SIZE", {"normalization=BATCH_SIZE"}),
+        SOFTMAX, "ignore_label: 255", "ignore_label: 255, normalization: BATCH_SIZE", {"normalization=BATCH_SIZE"}
+    ),
     "all positions for the batch size": of_other_params(
-        SOFTMAX, "ignore_label: 255, normalization: BATCH_SIZE", "ignore_label: 255, normalization: FULL",
-        {"normalization=FULL"}, shape=(7, 5, 3)),
+        SOFTMAX,
+        "ignore_label: 255, normalization: BATCH_SIZE",
+        "ignore_label: 255, normalization: FULL",
+        {"normalization=FULL"},
+        shape=(7, 5, 3),
+    ),
     "the valid positions for the sum of weights": of_other_params(
-        SOFTMAX, f"{WEIGHTS}, normalization: WEIGHT", f"{WEIGHTS}, normalization: VALID", {"normalization=VALID"}),
+        SOFTMAX, f"{WEIGHTS}, normalization: WEIGHT", f"{WEIGHTS}, normalization: VALID", {"normalization=VALID"}
+    ),
     "the sum of weights for the valid positions": of_other_params(
-        SOFTMAX, WEIGHTS, f"{WEIGHTS}, normalization: WEIGHT", {"normalization=WEIGHT"}),
+        SOFTMAX, WEIGHTS, f"{WEIGHTS}, normalization: WEIGHT", {"normalization=WEIGHT"}
+    ),
     "a divisor that the gradient lacks": gradient_of(SOFTMAX, "", "normalization: NONE", {"normalization=NONE"}),
     "class weights left out": of_other_params(SOFTMAX, WEIGHTS, "", {"class_weight-left-out"}),
     "class weights applied twice": of_other_params(
-        SOFTMAX, WEIGHTS, "class_weight: [0.25, 1, 4, 0.0625, 9]", {"class_weight-twice"}),
-    "smoothing that the gradient lacks": gradient_of(
-        SOFTMAX, "label_smoothing: 0.2", "", {"label_smoothing-left-out"}),
+        SOFTMAX, WEIGHTS, "class_weight: [0.25, 1, 4, 0.0625, 9]", {"class_weight-twice"}
+    ),
+    "smoothing that the gradient lacks": gradient_of(SOFTMAX, "label_smoothing: 0.2", "", {"label_smoothing-left-out"}),
     "ignored labels counted as class 0": wrong_layer(
-        "IgnoredAsClass0", SOFTMAX, "ignore_label: 255, normalization: NONE", {"ignored-counted-as-class-0"}),
+        "IgnoredAsClass0", SOFTMAX, "ignore_label: 255, normalization: NONE", {"ignored-counted-as-class-0"}
+    ),
     "ignored labels counted as class 0, in the divisor too": wrong_layer(
-        "IgnoredAsClass0", SOFTMAX, "ignore_label: 255",
-        {"ignored-counted-as-class-0", "normalization=BATCH_SIZE"}),
+        "IgnoredAsClass0", SOFTMAX, "ignore_label: 255", {"ignored-counted-as-class-0", "normalization=BATCH_SIZE"}
+    ),
     "the gradient of ignored positions kept": wrong_layer(
-        "GradientOfIgnored", SOFTMAX, "ignore_label: 255, normalization: NONE", {"ignored-in-gradient"},
-        tensors={"x.diff"}),
+        "GradientOfIgnored",
+        SOFTMAX,
+        "ignore_label: 255, normalization: NONE",
+        {"ignored-in-gradient"},
+        tensors={"x.diff"},
+    ),
     "the mean over the classes": wrong_layer("MeanOverClasses", SOFTMAX, "", {"mean-over-classes"}),
     "the gradient's sign": wrong_layer("NegatedGradient", SOFTMAX, "", {"sign"}, tensors={"x.diff"}),
     "a loss weight applied twice": lambda: Mutant(
-        exported(SOFTMAX, loss_weight=0.16), SOFTMAX, "", {"loss_weight-applied"}, {"x.diff"}, loss_weight=0.4),
+        exported(SOFTMAX, loss_weight=0.16), SOFTMAX, "", {"loss_weight-applied"}, {"x.diff"}, loss_weight=0.4
+    ),
     "a loss weight not applied": lambda: Mutant(
-        exported(SOFTMAX), SOFTMAX, "", {"loss_weight-left-out"}, {"x.diff"}, loss_weight=0.4),
+        exported(SOFTMAX), SOFTMAX, "", {"loss_weight-left-out"}, {"x.diff"}, loss_weight=0.4
+    ),
     "the softmax over the wrong axis": of_other_params(
-        SOFTMAX, "target: distribution", "target: distribution, axis: 2", {"axis=2"}, "dense", shape=(7, 5, 5)),
+        SOFTMAX, "target: distribution", "target: distribution, axis: 2", {"axis=2"}, "dense", shape=(7, 5, 5)
+    ),
     "labels of the wrong axis": of_other_params(SOFTMAX, "", "axis: 2", {"axis=2"}, shape=(7, 5, 5)),
     "the softmax applied twice": wrong_layer("SoftmaxTwice", SOFTMAX, "", {"softmax-twice"}),
     "a multi-label target not divided by its labels": of_other_params(
-        SOFTMAX, "target: multi_label", "target: distribution", {"target=distribution"}, "dense"),
+        SOFTMAX, "target: multi_label", "target: distribution", {"target=distribution"}, "dense"
+    ),
     "the weights of bottom 2 left out of the gradient": gradient_of(
-        SOFTMAX, "normalization: NONE", "normalization: NONE", {"weights-left-out"}, weights=(True, False)),
+        SOFTMAX, "normalization: NONE", "normalization: NONE", {"weights-left-out"}, weights=(True, False)
+    ),
     "pos_weight left out": of_other_params(
-        SIGMOID, "pos_weight: [1, 2, 3, 4, 5]", "", {"pos_weight-left-out"}, "dense"),
+        SIGMOID, "pos_weight: [1, 2, 3, 4, 5]", "", {"pos_weight-left-out"}, "dense"
+    ),
     "pos_weight on both signs": of_other_params(
-        SIGMOID, "pos_weight: [1, 2, 3, 4, 5]", "class_weight: [1, 2, 3, 4, 5]", {"pos_weight-on-both-signs"}, "dense"),
+        SIGMOID, "pos_weight: [1, 2, 3, 4, 5]", "class_weight: [1, 2, 3, 4, 5]", {"pos_weight-on-both-signs"}, "dense"
+    ),
     "elements for the batch size": of_other_params(
-        SIGMOID, "ignore_label: -1", "ignore_label: -1, normalization: VALID", {"normalization=VALID"}, "dense"),
+        SIGMOID, "ignore_label: -1", "ignore_label: -1, normalization: VALID", {"normalization=VALID"}, "dense"
+    ),
     "smoothing left out of a sigmoid loss": of_other_params(
-        SIGMOID, "label_smoothing: 0.1", "", {"label_smoothing-left-out"}, "dense"),
+        SIGMOID, "label_smoothing: 0.1", "", {"label_smoothing-left-out"}, "dense"
+    ),
     "the background rule": of_other_params(
-        SIGMOID, "target: index", "target: index, background_label: 5", {"background_label=5"}),
+        SIGMOID, "target: index", "target: index, background_label: 5", {"background_label=5"}
+    ),
     "alpha and 1 - alpha swapped": of_other_params(
-        FOCAL, "normalization: POSITIVES", "normalization: POSITIVES, alpha: 0.75", {"alpha-swapped"}, "dense"),
+        FOCAL, "normalization: POSITIVES", "normalization: POSITIVES, alpha: 0.75", {"alpha-swapped"}, "dense"
+    ),
     "alpha on both signs": of_other_params(
-        FOCAL, "alpha: 0.4", "alpha: [0.4, 0.4, 0.4, 0.4, 0.4]", {"alpha-on-both-signs"}, "dense"),
+        FOCAL, "alpha: 0.4", "alpha: [0.4, 0.4, 0.4, 0.4, 0.4]", {"alpha-on-both-signs"}, "dense"
+    ),
     "alpha left out": of_other_params(FOCAL, "", "alpha: null", {"alpha-left-out"}, "dense"),
     "alpha that the gradient lacks": gradient_of(FOCAL, "", "alpha: null", {"alpha-left-out"}, "dense"),
     "gamma's term missing from the gradient": wrong_layer(
-        "FocalWithoutGammaTerm", FOCAL, "normalization: NONE", {"gamma-term-missing-from-gradient"}, "dense",
-        tensors={"x.diff"}),
+        "FocalWithoutGammaTerm",
+        FOCAL,
+        "normalization: NONE",
+        {"gamma-term-missing-from-gradient"},
+        "dense",
+        tensors={"x.diff"},
+    ),
     "the modulating factor that the gradient lacks": gradient_of(FOCAL, "", "gamma: 0", {"gamma=0"}, "dense"),
     "another gamma": of_other_params(FOCAL, "", "gamma: 1", {"gamma=1"}, "dense"),
     "the sigmoid's derivative once too often": wrong_layer(
-        "SigmoidDerivativeTwice", FOCAL, "", {"sigmoid-derivative-twice"}, "dense", tensors={"x.diff"}),
+        "SigmoidDerivativeTwice", FOCAL, "", {"sigmoid-derivative-twice"}, "dense", tensors={"x.diff"}
+    ),
     "targets rounded": wrong_layer("HardTargets", FOCAL, "", {"targets-rounded"}, "dense"),
     "the batch size for the positives, and alpha swapped": of_other_params(
-        FOCAL, "normalization: POSITIVES", "alpha: 0.75", {"alpha-swapped", "normalization=BATCH_SIZE"}, "dense"),
+        FOCAL, "normalization: POSITIVES", "alpha: 0.75", {"alpha-swapped", "normalization=BATCH_SIZE"}, "dense"
+    ),
     "the divisor of the positives missing from the gradient": gradient_of(
-        FOCAL, "normalization: POSITIVES", "normalization: NONE", {"normalization=NONE"}, "dense"),
-    "alpha for every class": of_other_params(
-        SOFTMAX_FOCAL, "", "background_label: null", {"alpha-for-every-class"}),
+        FOCAL, "normalization: POSITIVES", "normalization: NONE", {"normalization=NONE"}, "dense"
+    ),
+    "alpha for every class": of_other_params(SOFTMAX_FOCAL, "", "background_label: null", {"alpha-for-every-class"}),
     "the gradient of a well-known fork": wrong_layer(
-        "FocalByChannel", SOFTMAX_FOCAL, "background_label: null", {"alpha-by-channel-in-gradient"},
-        tensors={"x.diff"}),
+        "FocalByChannel", SOFTMAX_FOCAL, "background_label: null", {"alpha-by-channel-in-gradient"}, tensors={"x.diff"}
+    ),
     "Caffe's own floor of probabilities": lambda: Mutant(
-        standard("SoftmaxWithLoss"), SOFTMAX, "", {"floor=1.17549e-38"}, {"loss"}),
+        standard("SoftmaxWithLoss"), SOFTMAX, "", {"floor=1.17549e-38"}, {"loss"}
+    ),
     "Caffe's own sigmoid loss, normalised by VALID": lambda: Mutant(
-        standard("SigmoidCrossEntropyLoss", "loss_param { normalization: VALID }", "dense"), SIGMOID, "",
-        {"normalization=VALID"}),
-}  # fmt: skip
+        standard("SigmoidCrossEntropyLoss", "loss_param { normalization: VALID }", "dense"),
+        SIGMOID,
+        "",
+        {"normalization=VALID"},
+    ),
+}
 
 
 def judge(mutant):
     inputs_ = [value.name for value in mutant.graph.graph.input]
     return crosscheck(
-        mutant.graph, mutant.judge, bottoms=["x", "t", "w"] if "w" in inputs_ else ["x", "t"], loss="loss",
-        gradients={mutant.gradient: "x"}, param_str=mutant.params, loss_weight=mutant.loss_weight,
-    )  # fmt: skip
+        mutant.graph,
+        mutant.judge,
+        bottoms=["x", "t", "w"] if "w" in inputs_ else ["x", "t"],
+        loss="loss",
+        gradients={mutant.gradient: "x"},
+        param_str=mutant.params,
+        loss_weight=mutant.loss_weight,
+    )
 
 
 @pytest.mark.parametrize("name", MUTANTS)

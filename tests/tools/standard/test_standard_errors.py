@@ -165,11 +165,7 @@ MOVED = [
     ("Concat", [X, (3, 6, 5, 4)], "bottom 'b1' has the shape 3×6×5×4, which differs from 2×6×5×4 of bottom"),
     ("Slice -> 2: axis: 1 slice_dim: 1", [X], "give axis or the older slice_dim, not both"),
     ("Slice -> 3: slice_point: 2", [X], "slice points [2] must be 2 rising numbers between 0 and 6"),
-    (
-        "Slice -> 3: slice_point: 3 slice_point: 3",
-        [X],
-        "slice points [3, 3] must be 2 rising numbers between 0 and 6",
-    ),
+    ("Slice -> 3: slice_point: 3 slice_point: 3", [X], "slice points [3, 3] must be 2 rising numbers between 0 and 6"),
     ("Slice -> 2: slice_point: 7", [X], "slice points [7] must be 1 rising numbers between 0 and 6"),
     ("Slice -> 2: axis: 2", [X], "axis 2 has 5 elements, which 2 tops cannot share equally"),
     ("Flatten: axis: 3 end_axis: 1", [X], "end_axis 1 stands before axis 3"),
@@ -200,11 +196,7 @@ LOSSES = [
     ("MultinomialLogisticLoss", [(4, 3), (4, 2)], "bottom 'b1' of shape 4×2 must have one label for each of the 4"),
     ("MultinomialLogisticLoss", [(1, 1, 1, 1, 1), (1,)], "bottom 'b0' has the shape 1×1×1×1×1: it takes 1 to 4 axes"),
     ("EuclideanLoss", [(4, 3), (4, 2)], "bottom 'b1' has the shape 4×2, but must have 4×3: both bottoms have as"),
-    (
-        "EuclideanLoss",
-        [(1, 1, 1, 1, 1), (1, 1, 1, 1, 1)],
-        "bottom 'b0' has the shape 1×1×1×1×1: it takes 1 to 4 axes",
-    ),
+    ("EuclideanLoss", [(1, 1, 1, 1, 1), (1, 1, 1, 1, 1)], "bottom 'b0' has the shape 1×1×1×1×1: it takes 1 to 4 axes"),
     ("EuclideanLoss", [(), ()], "bottom 'b0' has the shape () (a scalar): it takes 1 to 4 axes"),
     ("HingeLoss", [(4, 3), (3,)], "bottom 'b1' of shape 3 must have the first dim of the scores' 4×3"),
     ("HingeLoss", [(4, 3), (4, 3)], "bottom 'b1' of shape 4×3 must have one label for each of the 4 rows"),
@@ -221,8 +213,7 @@ LOSSES = [
 
 
 @pytest.mark.parametrize(
-    ("described", "bottoms", "message"),
-    [*COUNTS, *AXES, *DATA, *CONVOLUTION, *POOLING, *SEVERAL, *MOVED, *LOSSES],
+    ("described", "bottoms", "message"), [*COUNTS, *AXES, *DATA, *CONVOLUTION, *POOLING, *SEVERAL, *MOVED, *LOSSES]
 )
 def test_a_layer_that_caffe_would_not_build_is_an_error_that_says_what_would_be_right(described, bottoms, message):
     assert message_of(described, bottoms).startswith(message)

@@ -32,10 +32,7 @@ def rates(text, count=12):
             lambda i: 0.3 * 0.5 ** sum(i >= value for value in (3, 4, 9)),
         ),
         ('lr_policy: "poly" base_lr: 0.3 power: 2 max_iter: 11', lambda i: 0.3 * (1 - i / 11) ** 2),
-        (
-            'lr_policy: "sigmoid" base_lr: 0.3 gamma: 0.5 stepsize: 5',
-            lambda i: 0.3 / (1 + math.exp(-0.5 * (i - 5))),
-        ),
+        ('lr_policy: "sigmoid" base_lr: 0.3 gamma: 0.5 stepsize: 5', lambda i: 0.3 / (1 + math.exp(-0.5 * (i - 5)))),
     ],
 )
 def test_a_policy_gives_the_rate_of_its_formula(text, formula):

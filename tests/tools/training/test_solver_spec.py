@@ -38,9 +38,15 @@ def test_numbers_are_those_that_protobuf_stores_in_single_precision():
 
 @pytest.mark.parametrize(
     ("old", "name"),
-    [("SGD", "SGD"), ("NESTEROV", "Nesterov"), ("ADAGRAD", "AdaGrad"), ("RMSPROP", "RMSProp"),
-     ("ADADELTA", "AdaDelta"), ("5", "Adam")],
-)  # fmt: skip
+    [
+        ("SGD", "SGD"),
+        ("NESTEROV", "Nesterov"),
+        ("ADAGRAD", "AdaGrad"),
+        ("RMSPROP", "RMSProp"),
+        ("ADADELTA", "AdaDelta"),
+        ("5", "Adam"),
+    ],
+)
 def test_the_old_solver_type_names_the_same_solvers(old, name):
     assert solver_of(f"solver_type: {old}").type == name
 

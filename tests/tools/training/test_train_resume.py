@@ -17,7 +17,7 @@ SOURCE = '"source": "prototxt_examples/data/digits_train.npz", "batch_size": 400
 
 
 def digits(more: str, phase: str) -> str:
-    text = f"python_param {{ module: \"caffe_layers\" layer: \"NpzDataLayer\" param_str: '{{{SOURCE}{more}}}' }}"
+    text = f'python_param {{ module: "caffe_layers" layer: "NpzDataLayer" param_str: \'{{{SOURCE}{more}}}\' }}'
     return layer("Python", "digits", "", "pixels label", f"{text} include {{ phase: {phase} }}")
 
 
@@ -210,8 +210,9 @@ def test_a_kill_while_a_snapshot_is_written_leaves_none_that_is_mixed(tmp_path, 
     with pytest.raises(KeyboardInterrupt):
         list(again.run())
     assert sorted(path.name for path in tmp_path.glob("run_iter_2.*")) == [
-        "run_iter_2.caffemodel", "run_iter_2.runstate.npz"
-    ]  # fmt: skip
+        "run_iter_2.caffemodel",
+        "run_iter_2.runstate.npz",
+    ]
 
 
 def test_a_solverstate_without_weights_resumes_the_history_alone(tmp_path):

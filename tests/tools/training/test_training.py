@@ -187,10 +187,17 @@ def test_the_events_come_as_caffe_does_its_work(tmp_path):
     events = list(Training(write_solver(tmp_path, text)).run())
     kinds = [(type(event).__name__, event.iteration) for event in events]
     assert kinds == [
-        ("Evaluation", 0), ("Iteration", 0), ("Iteration", 1),
-        ("Evaluation", 2), ("Iteration", 2), ("Snapshotted", 3), ("Iteration", 3),
-        ("Snapshotted", 4), ("Iteration", 4), ("Evaluation", 4),
-    ]  # fmt: skip
+        ("Evaluation", 0),
+        ("Iteration", 0),
+        ("Iteration", 1),
+        ("Evaluation", 2),
+        ("Iteration", 2),
+        ("Snapshotted", 3),
+        ("Iteration", 3),
+        ("Snapshotted", 4),
+        ("Iteration", 4),
+        ("Evaluation", 4),
+    ]
     shown = [event for event in events if isinstance(event, Iteration)]
     assert [event.outputs is not None for event in shown] == [True, False, True, False, True]
     assert shown[-1].rate is None

@@ -56,9 +56,7 @@ def float32(value):
 @given(RUNS, DECAYS)
 def test_sgd_steps_by_all_gradients_so_far_each_fading_with_the_momentum(run, momentum):
     gradients, rates, _ = (array.astype(np.float64) for array in drawn(run))
-    steps = [
-        sum(momentum ** (t - k) * rates[k] * gradients[k] for k in range(t + 1)) for t in range(len(gradients))
-    ]
+    steps = [sum(momentum ** (t - k) * rates[k] * gradients[k] for k in range(t + 1)) for t in range(len(gradients))]
     assert_same_path(path_of(f'type: "SGD" momentum: {momentum!r}', run), expected(steps, run))
 
 

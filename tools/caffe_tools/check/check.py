@@ -140,10 +140,7 @@ def _forward_layer(net: Net, index: int) -> list[str]:
 def _stored_blobs(net: Net) -> dict[tuple[str, int], Blob]:
     """The blobs that no gradient changes, but a forward pass may (BatchNorm's statistics)."""
     return {
-        (layer.spec.name, i): blob
-        for layer in net.layers
-        for i, blob in enumerate(layer.blobs)
-        if not layer.learns(i)
+        (layer.spec.name, i): blob for layer in net.layers for i, blob in enumerate(layer.blobs) if not layer.learns(i)
     }
 
 

@@ -93,9 +93,7 @@ def gradcheck(
             bottom.data[...] = data
         return sum(float(np.sum(top.data * top.diff)) for top in tops)
 
-    return [
-        _compare(name, blob, diffs[name], loss, random, notes.get(name, "")) for name, blob in checked.items()
-    ]
+    return [_compare(name, blob, diffs[name], loss, random, notes.get(name, "")) for name, blob in checked.items()]
 
 
 def _least(layer: PythonLayer, what: str, default: int) -> int:

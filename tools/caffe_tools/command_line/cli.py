@@ -74,9 +74,10 @@ def _parser() -> argparse.ArgumentParser:
         subparsers, "check", commands.run_check, "show that the net and its ONNX export give the same numbers"
     )
     command.add_argument(
-        "--against", metavar="caffe|opencv|F.npz",
+        "--against",
+        metavar="caffe|opencv|F.npz",
         help="compare both with a real Caffe, OpenCV before 5, or arrays (data/…, diff/…, pdiff/…)",
-    )  # fmt: skip
+    )
     command.add_argument("--caffe-python", metavar="EXE", help="the Python that has the real Caffe (default: this one)")
     command.add_argument("--rtol", type=_tolerance, default=RTOL, help="allowed over the largest value (%(default)g)")
     command.add_argument("--atol", type=_tolerance, default=ATOL, help="allowed besides (%(default)g)")
@@ -90,9 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     command = _net_command(subparsers, "export", commands.run_export, "write the net as an ONNX model")
     command.add_argument("-o", "--output", metavar="F.onnx", required=True)
     command.add_argument(
-        "--blob", action="append", default=[], metavar="NAME",
+        "--blob",
+        action="append",
+        default=[],
+        metavar="NAME",
         help="make this inner blob an output too; may be given several times",
-    )  # fmt: skip
+    )
     command.add_argument("--training", action="store_true", help="with the losses and the gradient of every parameter")
     command.add_argument("--input-gradients", action="store_true", help="with --training: the inputs' gradients too")
     command.add_argument("--opset", type=int, default=OPSET, help="the ONNX opset (%(default)s)")
@@ -140,9 +144,12 @@ def _net_command(subparsers, name: str, function, text: str) -> argparse.Argumen
 
 def _allow_module(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--allow-module", action="append", default=[], metavar="NAME",
+        "--allow-module",
+        action="append",
+        default=[],
+        metavar="NAME",
         help="import Python layers from this module too (code from a stranger runs!)",
-    )  # fmt: skip
+    )
 
 
 def _tolerance(text: str) -> float:

@@ -38,9 +38,7 @@ def run_check(options: argparse.Namespace) -> int:
     against = _reference(options)
     with _progress(f"checking {options.net}") as progress:
         net = _load_net(options)
-        results = check(
-            net, against, options.against or "", rtol=options.rtol, atol=options.atol, progress=progress
-        )
+        results = check(net, against, options.against or "", rtol=options.rtol, atol=options.atol, progress=progress)
     if options.report:
         _write_text(options.report, report.check_as_html(results))
     if options.json:

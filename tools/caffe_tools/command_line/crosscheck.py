@@ -28,18 +28,27 @@ def add_crosscheck_command(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--layer", required=True, metavar="CLASS", help="a loss of caffe_layers: SoftmaxLossLayer, …")
     command.add_argument("--param-str", default="", metavar="S", help="its parameters, as in a prototxt")
     command.add_argument(
-        "--bottom", action="append", required=True, metavar="NAME",
+        "--bottom",
+        action="append",
+        required=True,
+        metavar="NAME",
         help="a tensor of the graph that is a bottom: once for the scores, then for the labels (and the weights)",
-    )  # fmt: skip
+    )
     command.add_argument("--loss", required=True, metavar="NAME", help="the tensor that is the loss")
     command.add_argument(
-        "--grad", action="append", default=[], metavar="NAME=OF",
+        "--grad",
+        action="append",
+        default=[],
+        metavar="NAME=OF",
         help="the tensor NAME is the gradient by OF: the scores, or what they are computed from (a weight)",
-    )  # fmt: skip
+    )
     command.add_argument(
-        "--param", action="append", default=[], metavar="INPUT=PARAMETER",
+        "--param",
+        action="append",
+        default=[],
+        metavar="INPUT=PARAMETER",
         help="the tensor INPUT carries the layer's PARAMETER, as in w=class_weight",
-    )  # fmt: skip
+    )
     command.add_argument(
         "--loss-weight", type=float, default=1.0, metavar="W", help="what the gradients are multiplied with (1)"
     )
@@ -114,9 +123,14 @@ def _cells(row: Judgement, wrong: int, probes: int) -> Sequence[str | Text]:
     elif not row.agrees:
         verdict = Text(row.note, style="yellow")
     return (
-        Text(row.tensor), Text(f"gradient by {row.of}" if row.of else "loss"), row.probe, f"{row.largest:.4g}",
-        f"{row.absolute:.1e}", f"{row.relative:.1e}", verdict,
-    )  # fmt: skip
+        Text(row.tensor),
+        Text(f"gradient by {row.of}" if row.of else "loss"),
+        row.probe,
+        f"{row.largest:.4g}",
+        f"{row.absolute:.1e}",
+        f"{row.relative:.1e}",
+        verdict,
+    )
 
 
 def _closing(verdict: Verdict, probes: Sequence[str]) -> Text:

@@ -30,15 +30,20 @@ def add_train_command(commands) -> None:
     command.add_argument("--weights", action="append", default=[], metavar="F.caffemodel", help="start from these")
     command.add_argument("--snapshot", metavar="F.solverstate", help="go on where this snapshot was taken")
     command.add_argument(
-        "--engine", choices=tuple(ENGINES), default="layers",
+        "--engine",
+        choices=tuple(ENGINES),
+        default="layers",
         help="run the training net layer by layer, or as one exported ONNX graph (default: %(default)s)",
-    )  # fmt: skip
+    )
     command.add_argument("--iterations", type=_count, metavar="N", help="end after N iterations (default: at max_iter)")
     command.add_argument("--seed", type=_count, help="of fillers and Dropout (default: random_seed, or else 0)")
     command.add_argument(
-        "--allow-module", action="append", default=[], metavar="NAME",
+        "--allow-module",
+        action="append",
+        default=[],
+        metavar="NAME",
         help="import Python layers from this module too (code from a stranger runs!)",
-    )  # fmt: skip
+    )
 
 
 def _count(text: str) -> int:
@@ -77,9 +82,7 @@ def run_train(options: argparse.Namespace) -> int:
 def _prepared(options: argparse.Namespace) -> Training:
     if options.weights and options.snapshot:
         raise CaffeToolsError("give --weights to start from, or --snapshot to go on from, not both")
-    training = Training(
-        options.solver, engine=options.engine, allow_modules=options.allow_module, seed=options.seed
-    )
+    training = Training(options.solver, engine=options.engine, allow_modules=options.allow_module, seed=options.seed)
     _check_that_data_comes_in(training)
     if options.snapshot:
         training.restore(options.snapshot)

@@ -11,11 +11,7 @@ elementwise("Add", lambda n: n.dy)
 elementwise("Sum", lambda n: n.dy)
 elementwise("Sub", lambda n: n.dy, lambda n: n.op.Neg(n.dy))
 elementwise("Mul", lambda n: n.op.Mul(n.dy, n.x[1]), lambda n: n.op.Mul(n.dy, n.x[0]))
-elementwise(
-    "Div",
-    lambda n: n.op.Div(n.dy, n.x[1]),
-    lambda n: n.op.Neg(n.op.Div(n.op.Mul(n.dy, n.y[0]), n.x[1])),
-)
+elementwise("Div", lambda n: n.op.Div(n.dy, n.x[1]), lambda n: n.op.Neg(n.op.Div(n.op.Mul(n.dy, n.y[0]), n.x[1])))
 elementwise("Neg", lambda n: n.op.Neg(n.dy))
 elementwise("Identity", lambda n: n.dy)
 elementwise("Abs", lambda n: n.op.Mul(n.dy, n.op.Sign(n.x[0])))
@@ -58,8 +54,7 @@ elementwise("Tanh", lambda n: n.op.Mul(n.dy, n.op.Sub(1, n.op.Mul(n.y[0], n.y[0]
 elementwise("Relu", lambda n: n.op.Where(n.op.Greater(n.x[0], 0), n.dy, 0))
 elementwise("Softplus", lambda n: n.op.Mul(n.dy, n.op.Sigmoid(n.x[0])))
 elementwise(
-    "LeakyRelu",
-    lambda n: n.op.Where(n.op.Greater(n.x[0], 0), n.dy, n.op.Mul(n.dy, n.attribute("alpha", 0.01))),
+    "LeakyRelu", lambda n: n.op.Where(n.op.Greater(n.x[0], 0), n.dy, n.op.Mul(n.dy, n.attribute("alpha", 0.01)))
 )
 elementwise(
     "PRelu",
@@ -68,9 +63,7 @@ elementwise(
 )
 elementwise(
     "Elu",
-    lambda n: n.op.Where(
-        n.op.Greater(n.x[0], 0), n.dy, n.op.Mul(n.dy, n.op.Add(n.y[0], n.attribute("alpha", 1.0)))
-    ),
+    lambda n: n.op.Where(n.op.Greater(n.x[0], 0), n.dy, n.op.Mul(n.dy, n.op.Add(n.y[0], n.attribute("alpha", 1.0)))),
 )
 
 

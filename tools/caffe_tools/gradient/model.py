@@ -20,11 +20,7 @@ from caffe_tools.graph.builder import OPSET, Builder
 
 
 def gradient_model(
-    model: onnx.ModelProto | str | os.PathLike,
-    output: str,
-    by: Sequence[str],
-    *,
-    output_diff: str | None = None,
+    model: onnx.ModelProto | str | os.PathLike, output: str, by: Sequence[str], *, output_diff: str | None = None
 ) -> onnx.ModelProto:
     """A model that computes ``output`` and its gradient by each value of ``by``, in standard operators.
 

@@ -345,7 +345,7 @@ def _ir_type(dtype: Any) -> ir.DataType:
 
 
 def _concrete_type(type_str: str) -> np.dtype | None:
-    """"tensor(int64)" → int64; None for a type variable."""
+    """ "tensor(int64)" → int64; None for a type variable."""
     if type_str.startswith("tensor("):
         return np.dtype({"float": "float32", "double": "float64"}.get(type_str[7:-1], type_str[7:-1]))
     return None

@@ -244,11 +244,7 @@ class SourceLayer:
     is_loss = False
 
     def __init__(
-        self,
-        spec: LayerSpec,
-        random: np.random.Generator,
-        directory: str,
-        shapes: Mapping[str, Sequence[int]],
+        self, spec: LayerSpec, random: np.random.Generator, directory: str, shapes: Mapping[str, Sequence[int]]
     ) -> None:
         self.spec = spec
         self.type = spec.type

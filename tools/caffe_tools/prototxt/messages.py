@@ -38,9 +38,4 @@ TRANSFORM_PARAM = {
 }
 """What Caffe does to an image before it is a blob."""
 
-PYTHON_PARAM = {
-    "module": String(),
-    "layer": String(),
-    "param_str": String(""),
-    "share_in_parallel": Bool(False),
-}
+PYTHON_PARAM = {"module": String(), "layer": String(), "param_str": String(""), "share_in_parallel": Bool(False)}

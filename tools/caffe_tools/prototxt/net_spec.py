@@ -124,9 +124,7 @@ def read_net(message: Message, phase: str | None = None, level: int = 0, stages:
     if phase not in PHASES:
         raise NetError(f"phase {phase!r} is none of {', '.join(PHASES)}")
     layers = [
-        spec
-        for layer in message.messages("layer")
-        if (spec := _read_layer(layer, phase, level, stages)) is not None
+        spec for layer in message.messages("layer") if (spec := _read_layer(layer, phase, level, stages)) is not None
     ]
     if not layers:
         raise NetError(f"the net has no layer in phase {phase}" + (f" with stages {list(stages)}" if stages else ""))
@@ -255,9 +253,16 @@ def insert_splits(layers: Sequence[LayerSpec]) -> list[LayerSpec]:
             )
         result.append(
             LayerSpec(
-                layer.name, layer.type, bottoms, layer.tops, layer.phase, weights,
-                layer.params, layer.propagate_down, layer.message,
-            )  # fmt: skip
+                layer.name,
+                layer.type,
+                bottoms,
+                layer.tops,
+                layer.phase,
+                weights,
+                layer.params,
+                layer.propagate_down,
+                layer.message,
+            )
         )
         result.extend(splits)
     return result

@@ -49,8 +49,13 @@ class Diagnosis:
     alternatives: tuple[str, ...] = ()
 
     def as_json(self) -> dict:
-        return {"tensors": list(self.tensors), "departures": list(self.departures), "text": self.text,
-                "numbers": self.numbers, "alternatives": list(self.alternatives)}  # fmt: skip
+        return {
+            "tensors": list(self.tensors),
+            "departures": list(self.departures),
+            "text": self.text,
+            "numbers": self.numbers,
+            "alternatives": list(self.alternatives),
+        }
 
 
 @dataclass(frozen=True)
@@ -88,9 +93,7 @@ def diagnose(
         if all(shared) or len(groups) == len(wrong):
             break
     loss_is_right = LOSS not in wrong and any(LOSS in observation.found for observation in observations)
-    return [
-        _diagnosis(group, found, search, names, loss_is_right) for group, found in zip(groups, shared, strict=True)
-    ]
+    return [_diagnosis(group, found, search, names, loss_is_right) for group, found in zip(groups, shared, strict=True)]
 
 
 def _shared(found: Sequence[Sequence[_Explanation]]) -> list[_Explanation]:
@@ -104,11 +107,7 @@ def _shared(found: Sequence[Sequence[_Explanation]]) -> list[_Explanation]:
 
 
 def _diagnosis(
-    group: Sequence[str],
-    found: Sequence[_Explanation],
-    search: _Search,
-    names: Mapping[str, str],
-    loss_is_right: bool,
+    group: Sequence[str], found: Sequence[_Explanation], search: _Search, names: Mapping[str, str], loss_is_right: bool
 ) -> Diagnosis:
     tensors = tuple(names[tensor] for tensor in group)
     who = " and ".join(filter(None, [", ".join(tensors[:-1]), tensors[-1]]))
@@ -217,8 +216,11 @@ class _Search:
     def _constant(self, ratios: Sequence[tuple[float, float]], tensor: str) -> float | None:
         """What the graph has too much, if that is one number on all probes."""
         weight = 1.0 if tensor == LOSS else self.loss_weight
-        known = [(ratio / right, slack / abs(right)) for (ratio, slack), right in zip(ratios, self.right, strict=True)
-                 if np.isfinite(ratio) and np.isfinite(slack) and right]  # fmt: skip
+        known = [
+            (ratio / right, slack / abs(right))
+            for (ratio, slack), right in zip(ratios, self.right, strict=True)
+            if np.isfinite(ratio) and np.isfinite(slack) and right
+        ]
         if len(known) < (2 if tensor == LOSS else 1) or any(np.isnan(ratio) for ratio, _ in ratios):
             return None
         best = min(known, key=lambda pair: pair[1])[0]

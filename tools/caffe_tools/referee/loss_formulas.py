@@ -212,9 +212,7 @@ class SoftmaxFormula(Formula):
         q = -np.expm1(log_p)
         ratio = np.divide(-log_p, q, out=np.ones_like(q), where=q > 0)
         modulation = q**self.gamma
-        return self.values * modulation * nll, self.values * modulation * (
-            1 + self.gamma_term * self.gamma * p * ratio
-        )
+        return self.values * modulation * nll, self.values * modulation * (1 + self.gamma_term * self.gamma * p * ratio)
 
     def sum_and_gradient(self) -> tuple[float, np.ndarray]:
         losses, m = self.modulated()
@@ -312,10 +310,16 @@ class _Shared:
         else:
             weight = np.asarray(weights, np.float64).reshape(self.x.shape)
         return {
-            "x": self.x, "axis": self.axis, "t": self.t, "counted": self.counted, "foreground": self.foreground,
-            "weight": weight, "class_weight": np.asarray(self.per_class(params["class_weight"])),
-            "smoothing": params.get("label_smoothing", 0.0), "gamma": params.get("gamma", 0.0),
-        }  # fmt: skip
+            "x": self.x,
+            "axis": self.axis,
+            "t": self.t,
+            "counted": self.counted,
+            "foreground": self.foreground,
+            "weight": weight,
+            "class_weight": np.asarray(self.per_class(params["class_weight"])),
+            "smoothing": params.get("label_smoothing", 0.0),
+            "gamma": params.get("gamma", 0.0),
+        }
 
 
 def _sigmoid(question: Question, shared: _Shared) -> SigmoidFormula:

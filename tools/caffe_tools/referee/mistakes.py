@@ -78,84 +78,138 @@ def _alpha(question: Question) -> Iterator[Reading]:
     alpha = question.params["alpha"]
     yield Reading("alpha-left-out", "alpha were left out", with_params(alpha=None))
     if not isinstance(alpha, float):
-        yield Reading("alpha-twice", "alpha were applied twice",
-                      with_params(alpha=lambda p: [a * a for a in p["alpha"]]))  # fmt: skip
+        yield Reading(
+            "alpha-twice", "alpha were applied twice", with_params(alpha=lambda p: [a * a for a in p["alpha"]])
+        )
         return
     positive, negative = ("positives", "negatives") if question.is_sigmoid else ("foreground", "background")
     swapped = f"alpha and 1 - alpha were swapped ({positive} get {1 - alpha:g}, {negative} {alpha:g})"
     yield Reading("alpha-swapped", swapped, with_params(alpha=lambda p: 1 - p["alpha"]))
     if question.is_sigmoid:
-        yield Reading("alpha-on-both-signs", f"alpha ({alpha:g}) weighed positives and negatives alike",
-                      with_fields(lambda f: {"beta": f.alpha}))  # fmt: skip
-        yield Reading("alpha-on-positives-alone", "alpha weighed the positives alone (negatives get 1)",
-                      with_fields(lambda f: {"beta": 1.0}))  # fmt: skip
+        yield Reading(
+            "alpha-on-both-signs",
+            f"alpha ({alpha:g}) weighed positives and negatives alike",
+            with_fields(lambda f: {"beta": f.alpha}),
+        )
+        yield Reading(
+            "alpha-on-positives-alone",
+            "alpha weighed the positives alone (negatives get 1)",
+            with_fields(lambda f: {"beta": 1.0}),
+        )
     else:
-        yield Reading("alpha-for-every-class", f"alpha ({alpha:g}) weighed every class, the background too",
-                      with_params(background_label=None))  # fmt: skip
-        yield Reading("alpha-on-foreground-alone", "alpha weighed the foreground alone (the background gets 1)",
-                      with_fields(lambda f: {"alpha": np.where(f.alpha == 1 - alpha, 1.0, f.alpha)}))  # fmt: skip
-        yield Reading("alpha-by-channel-in-gradient",
-                      "the gradient weighed the label's channel by alpha and the others by 1 - alpha",
-                      wrong_sums.alpha_by_channel)  # fmt: skip
+        yield Reading(
+            "alpha-for-every-class",
+            f"alpha ({alpha:g}) weighed every class, the background too",
+            with_params(background_label=None),
+        )
+        yield Reading(
+            "alpha-on-foreground-alone",
+            "alpha weighed the foreground alone (the background gets 1)",
+            with_fields(lambda f: {"alpha": np.where(f.alpha == 1 - alpha, 1.0, f.alpha)}),
+        )
+        yield Reading(
+            "alpha-by-channel-in-gradient",
+            "the gradient weighed the label's channel by alpha and the others by 1 - alpha",
+            wrong_sums.alpha_by_channel,
+        )
 
 
 def _gamma(question: Question) -> Iterator[Reading]:
     gamma = question.params["gamma"]
-    yield Reading("gamma-term-missing-from-gradient", "gamma's term were missing from the gradient",
-                  with_fields(lambda f: {"gamma_term": 0.0}))  # fmt: skip
-    yield Reading("gamma-term-with-wrong-sign", "gamma's term had the other sign in the gradient",
-                  with_fields(lambda f: {"gamma_term": -1.0}))  # fmt: skip
-    yield Reading("gamma-term-without-gamma", "the factor gamma were missing from its term in the gradient",
-                  with_fields(lambda f: {"gamma_term": 1 / f.gamma}))  # fmt: skip
+    yield Reading(
+        "gamma-term-missing-from-gradient",
+        "gamma's term were missing from the gradient",
+        with_fields(lambda f: {"gamma_term": 0.0}),
+    )
+    yield Reading(
+        "gamma-term-with-wrong-sign",
+        "gamma's term had the other sign in the gradient",
+        with_fields(lambda f: {"gamma_term": -1.0}),
+    )
+    yield Reading(
+        "gamma-term-without-gamma",
+        "the factor gamma were missing from its term in the gradient",
+        with_fields(lambda f: {"gamma_term": 1 / f.gamma}),
+    )
     for other in dict.fromkeys((0.0, 1.0, gamma + 1, gamma - 1, 2.0, gamma / 2, 2 * gamma, 3.0, 0.5, 1.5)):
         if other >= 0 and other != gamma:
             says = f"gamma were {other:g}" if other else "the modulating factor (gamma) were left out"
             yield Reading(f"gamma={other:g}", says, with_params(gamma=other))
-    yield Reading("modulated-by-p_t", "the modulating factor were p_t^gamma, not (1 - p_t)^gamma",
-                  wrong_sums.modulated_by_p_t)  # fmt: skip
+    yield Reading(
+        "modulated-by-p_t", "the modulating factor were p_t^gamma, not (1 - p_t)^gamma", wrong_sums.modulated_by_p_t
+    )
 
 
 def _weights(question: Question) -> Iterator[Reading]:
     params = question.params
     if params["class_weight"] is not None:
         yield Reading("class_weight-left-out", "class_weight were left out", with_params(class_weight=None))
-        yield Reading("class_weight-twice", "class_weight were applied twice",
-                      with_params(class_weight=lambda p: [c * c for c in p["class_weight"]]))  # fmt: skip
+        yield Reading(
+            "class_weight-twice",
+            "class_weight were applied twice",
+            with_params(class_weight=lambda p: [c * c for c in p["class_weight"]]),
+        )
         if not question.is_sigmoid:
-            yield Reading("class_weight-by-channel-in-gradient",
-                          "the gradient were weighed by the class of each channel, not by that of the label",
-                          wrong_sums.class_weight_by_channel)  # fmt: skip
+            yield Reading(
+                "class_weight-by-channel-in-gradient",
+                "the gradient were weighed by the class of each channel, not by that of the label",
+                wrong_sums.class_weight_by_channel,
+            )
         if params.get("label_smoothing") and question.target == "index" and not question.is_sigmoid:
-            yield Reading("class_weight-of-the-label", "the label's class_weight weighed all of its smoothed target",
-                          wrong_sums.class_weight_of_the_label)  # fmt: skip
+            yield Reading(
+                "class_weight-of-the-label",
+                "the label's class_weight weighed all of its smoothed target",
+                wrong_sums.class_weight_of_the_label,
+            )
     if params.get("pos_weight") is not None:
         yield Reading("pos_weight-left-out", "pos_weight were left out", with_params(pos_weight=None))
-        yield Reading("pos_weight-twice", "pos_weight were applied twice",
-                      with_fields(lambda f: {"pos_weight": f.pos_weight**2}))  # fmt: skip
-        yield Reading("pos_weight-on-both-signs", "pos_weight weighed the positive and the negative term alike",
-                      with_fields(lambda f: {"neg_weight": f.pos_weight}))  # fmt: skip
-        yield Reading("pos_weight-on-negatives", "pos_weight weighed the negative term, not the positive one",
-                      with_fields(lambda f: {"pos_weight": 1.0, "neg_weight": f.pos_weight}))  # fmt: skip
+        yield Reading(
+            "pos_weight-twice", "pos_weight were applied twice", with_fields(lambda f: {"pos_weight": f.pos_weight**2})
+        )
+        yield Reading(
+            "pos_weight-on-both-signs",
+            "pos_weight weighed the positive and the negative term alike",
+            with_fields(lambda f: {"neg_weight": f.pos_weight}),
+        )
+        yield Reading(
+            "pos_weight-on-negatives",
+            "pos_weight weighed the negative term, not the positive one",
+            with_fields(lambda f: {"pos_weight": 1.0, "neg_weight": f.pos_weight}),
+        )
     if question.weights is not None:
-        yield Reading("weights-left-out", "the weights (bottom 2) were left out",
-                      with_fields(lambda f: {"weight": np.ones(())}))  # fmt: skip
-        yield Reading("weights-twice", "the weights (bottom 2) were applied twice",
-                      with_fields(lambda f: {"weight": f.weight**2}))  # fmt: skip
+        yield Reading(
+            "weights-left-out", "the weights (bottom 2) were left out", with_fields(lambda f: {"weight": np.ones(())})
+        )
+        yield Reading(
+            "weights-twice", "the weights (bottom 2) were applied twice", with_fields(lambda f: {"weight": f.weight**2})
+        )
 
 
 def _ignored(question: Question) -> Iterator[Reading]:
     for what, question_of in ignored_labels(question):
-        yield Reading(f"ignored-counted-as-{what.replace(' ', '-')}", f"ignored labels were read as {what}",
-                      lambda q, other=question_of: formula(other(q)).sum_and_gradient())  # fmt: skip
+        yield Reading(
+            f"ignored-counted-as-{what.replace(' ', '-')}",
+            f"ignored labels were read as {what}",
+            lambda q, other=question_of: formula(other(q)).sum_and_gradient(),
+        )
     if question.is_sigmoid:
-        yield Reading("ignored-counted-as-negatives", "ignored labels were read as negatives",
-                      with_fields(lambda f: {"counted": np.ones(f.x.shape, bool)}))  # fmt: skip
+        yield Reading(
+            "ignored-counted-as-negatives",
+            "ignored labels were read as negatives",
+            with_fields(lambda f: {"counted": np.ones(f.x.shape, bool)}),
+        )
     else:
-        yield Reading("ignored-in-gradient", "the gradient kept the probabilities of ignored positions",
-                      wrong_sums.ignored_probabilities)  # fmt: skip
+        yield Reading(
+            "ignored-in-gradient",
+            "the gradient kept the probabilities of ignored positions",
+            wrong_sums.ignored_probabilities,
+        )
     if question.target != "index":
-        yield Reading("ignored-value-as-target", "ignored targets counted with their value",
-                      with_fields(lambda f: _value_as_target(f, question.params["ignore_label"])))  # fmt: skip
+        yield Reading(
+            "ignored-value-as-target",
+            "ignored targets counted with their value",
+            with_fields(lambda f: _value_as_target(f, question.params["ignore_label"])),
+        )
 
 
 def ignored_labels(question: Question) -> Iterator[tuple[str, Callable[[Question], Question]]]:
@@ -186,14 +240,22 @@ def _smoothing(question: Question) -> Iterator[Reading]:
         return with_fields(lambda f: {"t": (1 - f.smoothing) * f.t + share(f), "smoothing": 0.0})
 
     if question.is_sigmoid:
-        yield Reading("label_smoothing-over-classes", f"label_smoothing spread eps / {channels}, not eps / 2",
-                      with_share(lambda f: f.smoothing / channels))  # fmt: skip
+        yield Reading(
+            "label_smoothing-over-classes",
+            f"label_smoothing spread eps / {channels}, not eps / 2",
+            with_share(lambda f: f.smoothing / channels),
+        )
     elif channels > 1:
-        yield Reading("label_smoothing-over-others",
-                      f"label_smoothing spread eps / {channels - 1} over the others, not eps / {channels} over all",
-                      with_share(lambda f: f.smoothing / (channels - 1) * (f.t == 0)))  # fmt: skip
-    yield Reading("label_smoothing-nowhere-added", "label_smoothing took eps from the target and gave it to no class",
-                  with_share(lambda f: 0.0))  # fmt: skip
+        yield Reading(
+            "label_smoothing-over-others",
+            f"label_smoothing spread eps / {channels - 1} over the others, not eps / {channels} over all",
+            with_share(lambda f: f.smoothing / (channels - 1) * (f.t == 0)),
+        )
+    yield Reading(
+        "label_smoothing-nowhere-added",
+        "label_smoothing took eps from the target and gave it to no class",
+        with_share(lambda f: 0.0),
+    )
 
 
 def _targets(question: Question) -> Iterator[Reading]:
@@ -209,8 +271,11 @@ def _targets(question: Question) -> Iterator[Reading]:
         yield Reading("negatives-alone", "the positives' term were missing", with_fields(lambda f: {"pos_weight": 0.0}))
         return
     if question.target == "multi_label":
-        yield Reading("target=distribution", "targets were not divided by the number of labels (target: distribution)",
-                      with_params(target="distribution"))  # fmt: skip
+        yield Reading(
+            "target=distribution",
+            "targets were not divided by the number of labels (target: distribution)",
+            with_params(target="distribution"),
+        )
     if question.target != "index":
 
         def share_of_sum(f: Any) -> dict[str, Any]:
@@ -219,8 +284,11 @@ def _targets(question: Question) -> Iterator[Reading]:
 
         yield Reading("targets-divided-by-their-sum", "targets were divided by their sum", with_fields(share_of_sum))
     if question.target == "distribution":
-        yield Reading("target=multi_label", "targets were divided by the number of labels (target: multi_label)",
-                      with_params(target="multi_label"))  # fmt: skip
+        yield Reading(
+            "target=multi_label",
+            "targets were divided by the number of labels (target: multi_label)",
+            with_params(target="multi_label"),
+        )
 
 
 def _background(question: Question) -> Iterator[Reading]:
@@ -230,13 +298,17 @@ def _background(question: Question) -> Iterator[Reading]:
         for other, rule in ((0, "label k is channel k - 1"), (channels, "label k is channel k")):
             now = channels if params["background_label"] is None else params["background_label"]
             if other != now:
-                yield Reading(f"background_label={other}", f"background_label were {other} ({rule})",
-                              with_params(background_label=other))  # fmt: skip
+                yield Reading(
+                    f"background_label={other}",
+                    f"background_label were {other} ({rule})",
+                    with_params(background_label=other),
+                )
     if not question.is_sigmoid and isinstance(params.get("alpha"), float):
         for other in dict.fromkeys((0, channels - 1)):
             if other != params["background_label"]:
-                yield Reading(f"background_label={other}", f"background_label were {other}",
-                              with_params(background_label=other))  # fmt: skip
+                yield Reading(
+                    f"background_label={other}", f"background_label were {other}", with_params(background_label=other)
+                )
 
 
 def _activation(question: Question) -> Iterator[Reading]:
@@ -245,10 +317,12 @@ def _activation(question: Question) -> Iterator[Reading]:
         yield Reading("softmax-for-sigmoid", "a softmax stood in place of the sigmoid", wrong_sums.softmax_for_sigmoid)
         yield Reading("sigmoid-twice", "the sigmoid were applied twice", wrong_sums.sigmoid_twice)
     elif name == "CrossEntropyLossLayer":
-        yield Reading("softmax-first", "a softmax were applied to the probabilities first",
-                      wrong_sums.softmax_of_probabilities)  # fmt: skip
-        yield Reading("logarithms-given", "the scores were taken for logarithms of probabilities",
-                      wrong_sums.scores_as_logarithms)  # fmt: skip
+        yield Reading(
+            "softmax-first", "a softmax were applied to the probabilities first", wrong_sums.softmax_of_probabilities
+        )
+        yield Reading(
+            "logarithms-given", "the scores were taken for logarithms of probabilities", wrong_sums.scores_as_logarithms
+        )
     else:
         yield Reading("softmax-twice", "the softmax were applied twice", wrong_sums.softmax_twice)
         yield Reading("sigmoid-for-softmax", "a sigmoid stood in place of the softmax", wrong_sums.sigmoid_for_softmax)
@@ -257,33 +331,62 @@ def _activation(question: Question) -> Iterator[Reading]:
         for axis in range(question.scores.ndim):
             if axis != own:
                 yield Reading(f"axis={axis}", f"axis were {axis}, not {own}", with_params(axis=axis))
-                yield Reading(f"softmax-over-axis-{axis}", f"the softmax ran over axis {axis}, not {own}",
-                              with_fields(lambda f, axis=axis: {"over": axis}))  # fmt: skip
+                yield Reading(
+                    f"softmax-over-axis-{axis}",
+                    f"the softmax ran over axis {axis}, not {own}",
+                    with_fields(lambda f, axis=axis: {"over": axis}),
+                )
 
 
 def _numerics(question: Question) -> Iterator[Reading]:
     own = 1e-20 if question.layer.__name__ == "CrossEntropyLossLayer" else 0.0
-    floors = ((1.17549435e-38, "FLT_MIN, as in Caffe's SoftmaxWithLoss"), (1e-20, "1e-20"), (1e-16, "1e-16"),
-              (1e-15, "1e-15"), (1e-12, "1e-12"), (1e-10, "1e-10"), (1e-8, "1e-8"), (1e-7, "1e-7"),
-              (1e-6, "1e-6"))  # fmt: skip
+    floors = (
+        (1.17549435e-38, "FLT_MIN, as in Caffe's SoftmaxWithLoss"),
+        (1e-20, "1e-20"),
+        (1e-16, "1e-16"),
+        (1e-15, "1e-15"),
+        (1e-12, "1e-12"),
+        (1e-10, "1e-10"),
+        (1e-8, "1e-8"),
+        (1e-7, "1e-7"),
+        (1e-6, "1e-6"),
+    )
     for floor, text in floors:
         if floor != own:
-            yield Reading(f"floor={floor:g}", f"probabilities were floored at {text}",
-                          with_fields(lambda f, floor=floor: {"floor": floor}))  # fmt: skip
+            yield Reading(
+                f"floor={floor:g}",
+                f"probabilities were floored at {text}",
+                with_fields(lambda f, floor=floor: {"floor": floor}),
+            )
 
 
 def _gradients(question: Question) -> Iterator[Reading]:
     """Mistakes that only a gradient can have; their sum is the right one."""
     if question.is_sigmoid:
-        yield Reading("sigmoid-derivative-twice", "p (1 - p) were in the gradient once too often",
-                      lambda q: wrong_sums.gradient_times(q, lambda p, rest: p * rest))  # fmt: skip
-        yield Reading("gradient-by-probabilities", "the gradient were that by the probabilities, not by the scores",
-                      lambda q: wrong_sums.gradient_times(q, lambda p, rest: 1 / (p * rest)))  # fmt: skip
+        yield Reading(
+            "sigmoid-derivative-twice",
+            "p (1 - p) were in the gradient once too often",
+            lambda q: wrong_sums.gradient_times(q, lambda p, rest: p * rest),
+        )
+        yield Reading(
+            "gradient-by-probabilities",
+            "the gradient were that by the probabilities, not by the scores",
+            lambda q: wrong_sums.gradient_times(q, lambda p, rest: 1 / (p * rest)),
+        )
     elif question.layer.__name__ != "CrossEntropyLossLayer":
-        yield Reading("gradient-without-target", "the target were missing from the gradient",
-                      lambda q: wrong_sums.gradient_of_parts(q, 1.0, 0.0))  # fmt: skip
-        yield Reading("gradient-without-probabilities", "the probabilities were missing from the gradient",
-                      lambda q: wrong_sums.gradient_of_parts(q, 0.0, 1.0))  # fmt: skip
+        yield Reading(
+            "gradient-without-target",
+            "the target were missing from the gradient",
+            lambda q: wrong_sums.gradient_of_parts(q, 1.0, 0.0),
+        )
+        yield Reading(
+            "gradient-without-probabilities",
+            "the probabilities were missing from the gradient",
+            lambda q: wrong_sums.gradient_of_parts(q, 0.0, 1.0),
+        )
     else:
-        yield Reading("gradient-by-scores", "the gradient were that by the scores before the softmax",
-                      wrong_sums.gradient_by_scores)  # fmt: skip
+        yield Reading(
+            "gradient-by-scores",
+            "the gradient were that by the scores before the softmax",
+            wrong_sums.gradient_by_scores,
+        )

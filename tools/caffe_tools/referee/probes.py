@@ -205,8 +205,13 @@ class Draw:
         return labels.draw(style, self.params, self.channels)
 
     def _parameter(self, parameter: str, shape: tuple[int, ...]) -> np.ndarray:
-        ranges = {"class_weight": (0.5, 2.5), "pos_weight": (0.5, 4.0), "alpha": (0.15, 0.45), "gamma": (1.0, 3.0),
-                  "label_smoothing": (0.05, 0.3)}  # fmt: skip
+        ranges = {
+            "class_weight": (0.5, 2.5),
+            "pos_weight": (0.5, 4.0),
+            "alpha": (0.15, 0.45),
+            "gamma": (1.0, 3.0),
+            "label_smoothing": (0.05, 0.3),
+        }
         if parameter not in ranges:
             raise GraphError(f"no values can be drawn for the parameter {parameter}: give them with --inputs")
         return self.random.uniform(*ranges[parameter], shape)

@@ -58,8 +58,16 @@ class Verdict:
 
     def as_json(self) -> dict:
         rows = [asdict(row) for row in self.rows]
-        return strict_json({"graph": self.graph, "layer": self.layer, "agrees": self.agrees, "rows": rows,
-                            "diagnoses": [one.as_json() for one in self.diagnoses], "notes": self.notes})  # fmt: skip
+        return strict_json(
+            {
+                "graph": self.graph,
+                "layer": self.layer,
+                "agrees": self.agrees,
+                "rows": rows,
+                "diagnoses": [one.as_json() for one in self.diagnoses],
+                "notes": self.notes,
+            }
+        )
 
 
 def crosscheck(
@@ -121,8 +129,10 @@ class _Referee:
         with naming(self.layer.__name__):
             self.params = complete(parse(param_str), self.layer.parameters)
         if not 2 <= len(bottoms) <= len(self.layer.bottoms):
-            raise GraphError(f"{self.layer.__name__} takes the bottoms {', '.join(self.layer.bottoms)}, in this order,"
-                             f" but {len(bottoms)} are given")  # fmt: skip
+            raise GraphError(
+                f"{self.layer.__name__} takes the bottoms {', '.join(self.layer.bottoms)}, in this order,"
+                f" but {len(bottoms)} are given"
+            )
         self.graph = JudgedGraph(model)
         self.bottoms = [self.graph.find(name) for name in bottoms]
         self.loss = self.graph.find(loss)
@@ -143,8 +153,9 @@ class _Referee:
         for name, of in self.gradients.items():
             if of in self.bottoms[1:]:
                 what = self.layer.bottoms[self.bottoms.index(of)].strip("[]")
-                raise GraphError(f"{name}={of}: {of!r} is given as the {what}, which {self.layer.__name__} has no"
-                                 " gradient by")  # fmt: skip
+                raise GraphError(
+                    f"{name}={of}: {of!r} is given as the {what}, which {self.layer.__name__} has no gradient by"
+                )
             if of in by and of not in sources:
                 raise GraphError(f"{name}={of}: the scores {self.bottoms[0]!r} are not computed from {of!r}")
         return self.graph.carry(self.bottoms[0], by) if by else None

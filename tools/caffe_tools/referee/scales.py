@@ -23,7 +23,6 @@ class Scale:
     cost: float = 1.0
 
 
-
 def right_factor(question: Question) -> float:
     """1 / divisor, as the layer has it."""
     return normalization.factor(question.mode, formula(question).count(question.mode))
@@ -37,41 +36,64 @@ def divisors(question: Question) -> Iterator[Scale]:
     for mode in order:
         if mode != right:
             says = f"normalization were {mode}" if mode != "NONE" else "there were no divisor (normalization NONE)"
-            yield Scale(f"normalization={mode}", says,
-                        lambda q, mode=mode: normalization.factor(mode, formula(q).count(mode)))  # fmt: skip
+            yield Scale(
+                f"normalization={mode}", says, lambda q, mode=mode: normalization.factor(mode, formula(q).count(mode))
+            )
     if question.params["ignore_label"] is not None:
         yield from _divisors_with_ignored(question, right)
     if right == "WEIGHT":
-        yield Scale("divisor-at-least-1", "the sum of weights were at least 1 as a divisor",
-                    lambda q: 1 / max(1.0, formula(q).count("WEIGHT")))  # fmt: skip
+        yield Scale(
+            "divisor-at-least-1",
+            "the sum of weights were at least 1 as a divisor",
+            lambda q: 1 / max(1.0, formula(q).count("WEIGHT")),
+        )
     if question.weights is not None:
         for name, says, change in (
-            ("divisor-by-class-weights", "the divisor were the sum of the class weights alone",
-             lambda f: {"weight": np.ones(())}),
-            ("divisor-by-weights", "the divisor were the sum of the weights of bottom 2 alone",
-             lambda f: {"class_weight": np.ones(())}),
-        ):  # fmt: skip
+            (
+                "divisor-by-class-weights",
+                "the divisor were the sum of the class weights alone",
+                lambda f: {"weight": np.ones(())},
+            ),
+            (
+                "divisor-by-weights",
+                "the divisor were the sum of the weights of bottom 2 alone",
+                lambda f: {"class_weight": np.ones(())},
+            ),
+        ):
             yield Scale(name, says, lambda q, change=change: _reciprocal(_changed(q, change).count("WEIGHT")))
     if question.is_sigmoid and question.target == "multi_label":
-        yield Scale("positives-from-one-half", "targets from 0.5 on were the positives that the divisor counts",
-                    lambda q: 1 / max(1.0, float(np.count_nonzero(formula(q).t >= 0.5))))  # fmt: skip
-        yield Scale("positives-of-exactly-1", "targets of exactly 1 were the positives that the divisor counts",
-                    lambda q: 1 / max(1.0, float(np.count_nonzero(formula(q).t == 1))))  # fmt: skip
-        yield Scale("sum-of-targets", "the sum of the targets were the divisor, at least 1",
-                    lambda q: 1 / max(1.0, float(formula(q).t.sum())))  # fmt: skip
+        yield Scale(
+            "positives-from-one-half",
+            "targets from 0.5 on were the positives that the divisor counts",
+            lambda q: 1 / max(1.0, float(np.count_nonzero(formula(q).t >= 0.5))),
+        )
+        yield Scale(
+            "positives-of-exactly-1",
+            "targets of exactly 1 were the positives that the divisor counts",
+            lambda q: 1 / max(1.0, float(np.count_nonzero(formula(q).t == 1))),
+        )
+        yield Scale(
+            "sum-of-targets",
+            "the sum of the targets were the divisor, at least 1",
+            lambda q: 1 / max(1.0, float(formula(q).t.sum())),
+        )
     if right == "POSITIVES":
-        yield Scale("positives-plus-1", "the divisor were the positives plus 1",
-                    lambda q: 1 / (1 + formula(q).count("POSITIVES")))  # fmt: skip
+        yield Scale(
+            "positives-plus-1",
+            "the divisor were the positives plus 1",
+            lambda q: 1 / (1 + formula(q).count("POSITIVES")),
+        )
     if right != "NONE":
-        yield Scale("divisor-may-be-0", "the divisor could be 0",
-                    lambda q: _reciprocal(formula(q).count(q.mode)))  # fmt: skip
+        yield Scale("divisor-may-be-0", "the divisor could be 0", lambda q: _reciprocal(formula(q).count(q.mode)))
 
 
 def _divisors_with_ignored(question: Question, mode: str) -> Iterator[Scale]:
     for what, other in ignored_labels(question):
-        yield Scale(f"ignored-in-divisor-as-{what.replace(' ', '-')}",
-                    f"the divisor counted ignored positions too, as {what}",
-                    lambda q, other=other: normalization.factor(mode, formula(other(q)).count(mode)))  # fmt: skip
+        yield Scale(
+            f"ignored-in-divisor-as-{what.replace(' ', '-')}",
+            f"the divisor counted ignored positions too, as {what}",
+            lambda q, other=other: normalization.factor(mode, formula(other(q)).count(mode)),
+        )
 
 
 def _changed(question: Question, change: Callable[[Any], dict[str, Any]]) -> Any:
@@ -89,18 +111,24 @@ def factors(question: Question, loss_weight: float) -> Iterator[Scale]:
     yield Scale("", "", lambda q: 1.0, 0.0)
     yield Scale("sign", "the sign were the other one", lambda q: -1.0)
     if loss_weight != 1:
-        yield Scale("loss_weight-applied", f"loss_weight ({loss_weight:g}) were applied once more",
-                    lambda q: loss_weight)  # fmt: skip
+        yield Scale(
+            "loss_weight-applied", f"loss_weight ({loss_weight:g}) were applied once more", lambda q: loss_weight
+        )
         yield Scale("loss_weight-left-out", f"loss_weight ({loss_weight:g}) were left out", lambda q: 1 / loss_weight)
     if channels > 1:
-        yield Scale("mean-over-classes", f"the mean were taken over the {channels} classes too",
-                    lambda q: 1 / q.channels)  # fmt: skip
-        yield Scale("sum-over-classes", f"the sum were taken over the {channels} classes where a mean is right",
-                    lambda q: float(q.channels))  # fmt: skip
+        yield Scale(
+            "mean-over-classes", f"the mean were taken over the {channels} classes too", lambda q: 1 / q.channels
+        )
+        yield Scale(
+            "sum-over-classes",
+            f"the sum were taken over the {channels} classes where a mean is right",
+            lambda q: float(q.channels),
+        )
     if question.mode != "NONE":
         yield Scale("divisor-twice", "the divisor were applied twice", right_factor)
-    yield Scale("batch-size-divided", "it were divided by the batch size besides",
-                lambda q: 1 / max(1, q.scores.shape[0]))  # fmt: skip
+    yield Scale(
+        "batch-size-divided", "it were divided by the batch size besides", lambda q: 1 / max(1, q.scores.shape[0])
+    )
     yield Scale("batch-size-multiplied", "it were multiplied with the batch size", lambda q: float(q.scores.shape[0]))
     yield Scale("half", "it were halved", lambda q: 0.5)
     yield Scale("double", "it were doubled", lambda q: 2.0)

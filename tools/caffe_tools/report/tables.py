@@ -93,9 +93,7 @@ def _cells(row: Difference) -> tuple[str, ...]:
     else:
         outcome = f"DIFFERS: {row.note}" if row.note else "DIFFERS"
     at = ",".join(map(str, row.where))
-    return (
-        row.key, dims(row.shape), f"{row.largest:.4g}", f"{row.absolute:.1e}", f"{row.relative:.1e}", at, outcome,
-    )  # fmt: skip
+    return (row.key, dims(row.shape), f"{row.largest:.4g}", f"{row.absolute:.1e}", f"{row.relative:.1e}", at, outcome)
 
 
 def _verdict(result: CheckResult) -> str:
@@ -153,8 +151,12 @@ def print_run(console: Console, net: Net, backward: bool) -> None:
 def print_export(console: Console, model: ir.Model, path: str) -> None:
     """What the written model takes and gives."""
     graph = model.graph
-    table = Table(title=f"{path}: opset {graph.opset_imports['']}, {len(list(graph))} nodes", title_justify="left",
-                  box=box.SIMPLE_HEAD, pad_edge=False)  # fmt: skip
+    table = Table(
+        title=f"{path}: opset {graph.opset_imports['']}, {len(list(graph))} nodes",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for heading in ("", "name", "shape"):
         table.add_column(heading)
     for kind, values in (("input", graph.inputs), ("output", graph.outputs)):
@@ -165,17 +167,26 @@ def print_export(console: Console, model: ir.Model, path: str) -> None:
 
 def print_gradcheck(console: Console, layer: str, rows: Sequence[GradientRow]) -> None:
     """For each bottom the element whose gradient is furthest off."""
-    table = Table(title=f"{layer}: backward against central differences (float64)", title_justify="left",
-                  box=box.SIMPLE_HEAD, pad_edge=False)  # fmt: skip
+    table = Table(
+        title=f"{layer}: backward against central differences (float64)",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for heading in ("blob", "shape", "worst at", "backward", "central difference", "relative diff.", ""):
         table.add_column(heading)
     for row in rows:
         wrong = f"DIFFERS: {row.note}" if row.note else "DIFFERS"
         verdict = Text("agrees", style="green") if row.agrees else Text(wrong, style="bold red")
         table.add_row(
-            Text(row.blob), dims(row.shape), ",".join(map(str, row.where)), f"{row.backward:.9g}",
-            f"{row.difference:.9g}", f"{row.relative:.1e}", verdict,
-        )  # fmt: skip
+            Text(row.blob),
+            dims(row.shape),
+            ",".join(map(str, row.where)),
+            f"{row.backward:.9g}",
+            f"{row.difference:.9g}",
+            f"{row.relative:.1e}",
+            verdict,
+        )
     console.print(table)
 
 

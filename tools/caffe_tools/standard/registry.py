@@ -204,10 +204,7 @@ def check_form(spec: LayerSpec, kind: LayerType) -> None:
         meant = difflib.get_close_matches(name, [*kind.messages, *LAYER], n=1, cutoff=0.85)
         if name not in known and meant:
             raise spec.error(f"it has no field {name!r}: did you mean {meant[0]!r}?", name)
-    for what, have, (least, most) in (
-        ("bottom", len(spec.bottoms), kind.bottoms),
-        ("top", len(spec.tops), kind.tops),
-    ):
+    for what, have, (least, most) in (("bottom", len(spec.bottoms), kind.bottoms), ("top", len(spec.tops), kind.tops)):
         if have < least or (most is not None and have > most):
             wanted = f"at least {least}" if most is None else str(least) if least == most else f"{least} to {most}"
             raise spec.error(f"it has {have} {what} blobs, but takes {wanted}")

@@ -109,6 +109,4 @@ def _restore_run_state(training: Training, path: Path, weights: Path | None) -> 
     for name, net in training.named_nets():
         restore_net(net, name, arrays)
         for layer in forgetful_data_layers(net) if arrays else ():
-            warnings.warn(
-                f"{layer.spec.place} has no get_state() and set_state(): its data starts anew", stacklevel=2
-            )
+            warnings.warn(f"{layer.spec.place} has no get_state() and set_state(): its data starts anew", stacklevel=2)

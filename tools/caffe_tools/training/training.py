@@ -108,9 +108,7 @@ class Training:
         self._stop_requested = False
 
     def _make_net(self, source: NetSource, seed: int) -> Net:
-        return Net(
-            source.net, source.phase, source.level, source.stages, allow_modules=self._allow_modules, seed=seed
-        )
+        return Net(source.net, source.phase, source.level, source.stages, allow_modules=self._allow_modules, seed=seed)
 
     @property
     def iteration(self) -> int:

@@ -17,10 +17,18 @@ from one_layer import diffs_of, exported_tops, net_over, top_of
 
 
 def caffe_rows(
-    bottoms: dict[str, np.ndarray], classes: int, shared: bool = True, background: int = 0, code_type: str = "CORNER",
-    in_target: bool = False, threshold: float = 0.3, top_k: int = -1, eta: float = 1.0, keep: int = -1,
+    bottoms: dict[str, np.ndarray],
+    classes: int,
+    shared: bool = True,
+    background: int = 0,
+    code_type: str = "CORNER",
+    in_target: bool = False,
+    threshold: float = 0.3,
+    top_k: int = -1,
+    eta: float = 1.0,
+    keep: int = -1,
     least: float = -np.inf,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Caffe's algorithm, image by image and class by class."""
     priors, variances = bottoms["priors"].reshape(2, -1, 4)
     if in_target:
@@ -58,10 +66,12 @@ def test_boxes_are_decoded_as_the_code_type_says(code_type, shared, in_target):
         bottoms,
         "DetectionOutput",
         parameters(
-            3, "", f"code_type: {code_type} share_location: {str(shared).lower()}"
-            f" variance_encoded_in_target: {str(in_target).lower()}"
+            3,
+            "",
+            f"code_type: {code_type} share_location: {str(shared).lower()}"
+            f" variance_encoded_in_target: {str(in_target).lower()}",
         ),
-    )  # fmt: skip
+    )
     assert_rows(found, caffe_rows(bottoms, 3, shared, code_type=code_type, in_target=in_target))
 
 
@@ -79,13 +89,17 @@ def test_rows_are_those_of_caffe_in_its_order(seed, threshold, top_k, keep, leas
     rest = f"keep_top_k: {keep} background_label_id: {background} code_type: CENTER_SIZE"
     if least is not None:
         rest += f" confidence_threshold: {least}"
-    found = top_of(
-        bottoms, "DetectionOutput", parameters(3, f"nms_threshold: {threshold} top_k: {top_k}", rest)
-    )  # fmt: skip
+    found = top_of(bottoms, "DetectionOutput", parameters(3, f"nms_threshold: {threshold} top_k: {top_k}", rest))
     wanted = caffe_rows(
-        bottoms, 3, background=background, code_type="CENTER_SIZE", threshold=threshold, top_k=top_k, keep=keep,
+        bottoms,
+        3,
+        background=background,
+        code_type="CENTER_SIZE",
+        threshold=threshold,
+        top_k=top_k,
+        keep=keep,
         least=-np.inf if least is None else least,
-    )  # fmt: skip
+    )
     assert_rows(found, wanted)
 
 
@@ -204,11 +218,10 @@ def test_a_small_ssd_exported_for_images_of_any_size_finds_what_the_net_finds(si
             + layer("Flatten", "conf_flat", "conf_perm", "conf_flat")
             + layer("PriorBox", "prior", "body data", "prior", "prior_box_param { min_size: 12 aspect_ratio: 2 }")
             + layer(
-                "DetectionOutput", "out", "loc_flat conf_flat prior", "out",
-                parameters(2, "top_k: 20", "keep_top_k: 9"),
+                "DetectionOutput", "out", "loc_flat conf_flat prior", "out", parameters(2, "top_k: 20", "keep_top_k: 9")
             ),
             "TEST",
-        )  # fmt: skip
+        )
 
     data = np.random.default_rng(0).normal(size=(1, 3, *size)).astype(np.float32)
     exported = export(ssd(24, 32), ExportOptions(dynamic_size=True))

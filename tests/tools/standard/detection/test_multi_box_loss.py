@@ -98,10 +98,7 @@ def matched(boxes: np.ndarray, truths: list[np.ndarray], s: Settings) -> tuple[l
     pool = list(range(len(truths)))
     while pool:
         free = [
-            (common, -i, -j)
-            for i, row in pairs.items()
-            for j, common in row.items()
-            if index[i] == -1 and j in pool
+            (common, -i, -j) for i, row in pairs.items() for j, common in row.items() if index[i] == -1 and j in pool
         ]
         if not free:
             break
@@ -169,9 +166,10 @@ def caffe(bottoms: dict[str, np.ndarray], s: Settings) -> tuple[float, np.ndarra
         where = [0 if s.shared or j < 0 else int(truths[j][1]) for j in index]
         terms = [
             location_term(codes[n, i, where[i]], priors[i].astype(float), variances[i], truths[j][3:7].astype(float), s)
-            if j >= 0 else (0.0, np.zeros(4))
+            if j >= 0
+            else (0.0, np.zeros(4))
             for i, j in enumerate(index)
-        ]  # fmt: skip
+        ]
         losses = [confidence_term(scores[n, i], one_hot[labels[i]], s) for i in range(count)]
         negatives: list[int] = []
         if s.mining == "MAX_NEGATIVE" and truths:
@@ -257,9 +255,7 @@ def test_of_equal_overlaps_the_first_prior_is_matched():
     net = net_over(bottoms, "MultiBoxLoss", Settings(each=False).text, phase="TRAIN")
     net.forward()
     diff = net.backward()["code"].reshape(IMAGES, 4, 4)
-    np.testing.assert_array_equal(
-        diff.any(-1), [[True, True, False, False], [False] * 4, [True, True, True, False]]
-    )
+    np.testing.assert_array_equal(diff.any(-1), [[True, True, False, False], [False] * 4, [True, True, True, False]])
 
 
 def test_propagate_down_leaves_a_part_of_the_loss_out():

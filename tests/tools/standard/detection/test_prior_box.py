@@ -29,8 +29,10 @@ def caffe_boxes(
     for row in range(size[0]):
         for column in range(size[1]):
             y, x = (row + offset) * step[0], (column + offset) * step[1]
-            boxes += [((x - w / 2) / image[1], (y - h / 2) / image[0], (x + w / 2) / image[1], (y + h / 2) / image[0])
-                      for w, h in sides]  # fmt: skip
+            boxes += [
+                ((x - w / 2) / image[1], (y - h / 2) / image[0], (x + w / 2) / image[1], (y + h / 2) / image[0])
+                for w, h in sides
+            ]
     return np.array(boxes)
 
 

@@ -10,10 +10,22 @@ from caffe_tools.errors import NetError
 from caffe_tools.standard.detection.proposal import make_anchors
 from one_layer import diffs_of, exported_tops, net_over, top_of
 
-ANCHORS = np.float32([
-    [-83, -39, 100, 56], [-175, -87, 192, 104], [-359, -183, 376, 200], [-55, -55, 72, 72], [-119, -119, 136, 136],
-    [-247, -247, 264, 264], [-35, -79, 52, 96], [-79, -167, 96, 184], [-167, -343, 184, 360],
-]) - 1  # fmt: skip
+ANCHORS = (
+    np.float32(
+        [
+            [-83, -39, 100, 56],
+            [-175, -87, 192, 104],
+            [-359, -183, 376, 200],
+            [-55, -55, 72, 72],
+            [-119, -119, 136, 136],
+            [-247, -247, 264, 264],
+            [-35, -79, 52, 96],
+            [-79, -167, 96, 184],
+            [-167, -343, 184, 360],
+        ]
+    )
+    - 1
+)
 """Those that generate_anchors.py quotes from the paper's MATLAB code, which counts pixels from 1."""
 
 
@@ -28,9 +40,15 @@ def drawn(seed: int, images: int = 1, size: tuple[int, int] = (7, 9), anchors: i
 
 
 def caffe(
-    bottoms: dict[str, np.ndarray], anchors: np.ndarray, stride: int = 16, before: int = 6000, after: int = 300,
-    threshold: float = 0.7, min_size: float = 16, drops_small: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    bottoms: dict[str, np.ndarray],
+    anchors: np.ndarray,
+    stride: int = 16,
+    before: int = 6000,
+    after: int = 300,
+    threshold: float = 0.7,
+    min_size: float = 16,
+    drops_small: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows and scores of one image."""
     count, (height, width) = len(anchors), bottoms["scores"].shape[2:]
     image_height, image_width, scale = bottoms["image"][0]

@@ -70,21 +70,16 @@ def test_pspnets_in_training_normalizes_by_the_batch_and_moves_the_stored_statis
 
 
 def test_the_older_form_of_pspnets_has_a_decay_and_an_epsilon_of_its_own():
-    net = net_with(
-        SEGNET % "var_eps: 0.01 decay: 0.25 moving_average: false", [SCALE, SHIFT, MEAN, VARIANCE], "TEST"
-    )
+    net = net_with(SEGNET % "var_eps: 0.01 decay: 0.25 moving_average: false", [SCALE, SHIFT, MEAN, VARIANCE], "TEST")
     np.testing.assert_allclose(net.forward()["top"], normalized(0.01), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(net.params["layer"][2].data, of(MEAN))
     net = net_with(SEGNET % "var_eps: 0.01 decay: 0.25", [SCALE, SHIFT, MEAN, VARIANCE], "TRAIN")
     net.forward()
-    np.testing.assert_allclose(
-        net.params["layer"][2].data, of(0.75 * MEAN + 0.25 * X.mean((0, 2, 3))), rtol=1e-5
-    )  # fmt: skip
+    np.testing.assert_allclose(net.params["layer"][2].data, of(0.75 * MEAN + 0.25 * X.mean((0, 2, 3))), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
-    "text, values",
-    [(SEGNET % "", [SCALE, SHIFT]), (PSPNET % "eps: 1e-9", [SCALE, SHIFT, MEAN, VARIANCE])],
+    "text, values", [(SEGNET % "", [SCALE, SHIFT]), (PSPNET % "eps: 1e-9", [SCALE, SHIFT, MEAN, VARIANCE])]
 )
 def test_the_gradient_goes_through_the_batchs_statistics(text, values):
     net = net_with(text, values, "TRAIN")

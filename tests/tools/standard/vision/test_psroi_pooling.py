@@ -21,10 +21,7 @@ def drawn(seed: int, regions: int = 6) -> dict[str, np.ndarray]:
     rois = np.c_[random.integers(0, 2, regions), random.uniform(-30, 170, (regions, 4))]
     rois[::2, 3:] = rois[::2, 1:3] + random.uniform(0, 90, (len(rois[::2]), 2))
     channels = OUTPUTS * GROUP**2
-    return {
-        "map": random.normal(3, 1, (2, channels, 8, 9)).astype(np.float32),
-        "rois": rois.astype(np.float32),
-    }
+    return {"map": random.normal(3, 1, (2, channels, 8, 9)).astype(np.float32), "rois": rois.astype(np.float32)}
 
 
 def c_round(value: np.float32) -> np.float32:

@@ -20,10 +20,7 @@ def drawn(seed: int, regions: int = 6) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
     rois = np.c_[random.integers(0, 2, regions), random.uniform(-20, 140, (regions, 4))]
     rois[::2, 3:] = rois[::2, 1:3] + random.uniform(0, 60, (len(rois[::2]), 2))
-    return {
-        "map": random.integers(-3, 3, (2, 3, 8, 9)).astype(np.float32),
-        "rois": rois.astype(np.float32),
-    }
+    return {"map": random.integers(-3, 3, (2, 3, 8, 9)).astype(np.float32), "rois": rois.astype(np.float32)}
 
 
 def parameters(scale: float) -> str:

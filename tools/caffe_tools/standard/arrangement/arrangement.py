@@ -35,9 +35,7 @@ def concat(op: Builder, layer: Layer, *bottoms: ir.Value) -> ir.Value:
 
 
 @layer_type(
-    "Slice",
-    tops=(1, None),
-    slice_param={"axis": Int(1), "slice_point": Repeated(UInt()), "slice_dim": UInt(1)},
+    "Slice", tops=(1, None), slice_param={"axis": Int(1), "slice_point": Repeated(UInt()), "slice_dim": UInt(1)}
 )
 def slice_(op: Builder, layer: Layer, x: ir.Value) -> ir.Value | tuple[ir.Value, ...]:
     """The bottom cut along ``axis`` at the slice points, or into equal parts."""

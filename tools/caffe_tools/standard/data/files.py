@@ -56,14 +56,7 @@ def _images(layer: Layer, batch: int, channels: int, size: tuple[int, int] | Non
     return [images, Source((batch,))][: layer.top_count]
 
 
-@layer_type(
-    "Data",
-    bottoms=0,
-    tops=(1, 2),
-    is_source=True,
-    transform_param=TRANSFORM_PARAM,
-    data_param=DATA_PARAM,
-)
+@layer_type("Data", bottoms=0, tops=(1, 2), is_source=True, transform_param=TRANSFORM_PARAM, data_param=DATA_PARAM)
 def data(layer: Layer) -> list[Source]:
     """Images of a database, batch × channels × crop_size × crop_size, and their labels; inputs here.
 

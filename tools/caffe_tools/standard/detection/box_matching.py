@@ -93,9 +93,7 @@ def _one_box_each(op: Builder, truth: GroundTruth, common: ir.Value, shape: ir.V
         place = op.Concat(op.Reshape(where, [1, 1]), op.Reshape(box, [1, 1]), axis=1)
         taken = op.ScatterND(index, place, op.Reshape(number, [1]))
         numbers = op.Range(op.constant(0), width, op.constant(1))
-        boxes = op.Unsqueeze(
-            op.Range(op.constant(0), op.Squeeze(op.dims(common, [0]), [0]), op.constant(1)), [1]
-        )
+        boxes = op.Unsqueeze(op.Range(op.constant(0), op.Squeeze(op.dims(common, [0]), [0]), op.constant(1)), [1])
         # neither this ground truth, nor this box with another one of the image, can be taken again
         spent = op.Or(op.Equal(numbers, number), op.And(op.Equal(boxes, box), op.Equal(image, where)))
         return [op.Where(op.And(spent, is_pair), 0, common), op.Where(is_pair, taken, index)]

@@ -71,9 +71,13 @@ def without_inverted(op: Builder, boxes: ir.Value) -> ir.Value:
 
 
 def non_maximum_suppression(
-    op: Builder, boxes: ir.Value, scores: ir.Value, overlap: float, least_score: float | None = None,
+    op: Builder,
+    boxes: ir.Value,
+    scores: ir.Value,
+    overlap: float,
+    least_score: float | None = None,
     at_most: int | None = None,
-) -> ir.Value:  # fmt: skip
+) -> ir.Value:
     """Rows (image, class, box) of the boxes kept, for each image and class from the highest score down.
 
     ``boxes`` images × P × 4, ``scores`` images × classes × P. A box is taken if its score is above ``least_score``

@@ -91,8 +91,10 @@ def multi_box_loss(
         dscores = op.Where(op.Unsqueeze(used, [2]), op.Mul(confidence.slope, scale), 0)
         # to the class whose code was compared
         dcodes = op.ScatterElements(op.zeros(codes), location.place, op.Unsqueeze(dcode, [2]), axis=2)
-        back = [op.Reshape(diff, op.dims(like, range(len(op.shape(like))))) for diff, like in
-                ((dcodes, code), (dscores, scores))]  # fmt: skip
+        back = [
+            op.Reshape(diff, op.dims(like, range(len(op.shape(like)))))
+            for diff, like in ((dcodes, code), (dscores, scores))
+        ]
         return [*back, None, None]
 
     op.define_gradient([loss], [code, scores, priors, truth], gradient)
@@ -148,16 +150,24 @@ class _Part:
 
 
 def _location(
-    op: Builder, layer: Layer, codes: ir.Value, prior: ir.Value, variance: ir.Value, truth: GroundTruth,
+    op: Builder,
+    layer: Layer,
+    codes: ir.Value,
+    prior: ir.Value,
+    variance: ir.Value,
+    truth: GroundTruth,
     matches: Matches,
-) -> _Part:  # fmt: skip
+) -> _Part:
     """As if every prior were matched; those that are not count for nothing later."""
     p = layer.multibox_loss_param
     index = op.Max(matches.index, 0)
     target = encode(
-        op, p.code_type, op.Gather(truth.corners, index, axis=0), prior,
+        op,
+        p.code_type,
+        op.Gather(truth.corners, index, axis=0),
+        prior,
         None if p.encode_variance_in_target else variance,
-    )  # fmt: skip
+    )
     class_ = op.Mul(index, 0) if p.share_location else op.Gather(truth.label, index)
     place = op.Expand(op.Unsqueeze(class_, [2, 3]), op.constant([1, 1, 1, 4]))
     predicted = op.Squeeze(op.GatherElements(codes, place, axis=2), [2])
@@ -182,9 +192,7 @@ def _location(
     return _Part(op.ReduceSum(losses, [2], keepdims=0), slope, place)
 
 
-def _confidence(
-    op: Builder, layer: Layer, scores: ir.Value, truth: GroundTruth, matches: Matches, count: int
-) -> _Part:
+def _confidence(op: Builder, layer: Layer, scores: ir.Value, truth: GroundTruth, matches: Matches, count: int) -> _Part:
     """The loss of every prior, matched ones with their label and others with the background."""
     p, background = layer.multibox_loss_param, layer.multibox_loss_param.background_label_id
     x = op.reshape(scores, [op.shape(scores)[0], count, p.num_classes])

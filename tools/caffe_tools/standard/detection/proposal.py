@@ -123,9 +123,7 @@ def make_anchors(
     return np.asarray(anchors, np.float32)
 
 
-def _proposals(
-    op: Builder, layer: Layer, bottoms: Sequence[ir.Value], settings: Settings
-) -> tuple[ir.Value, ir.Value]:
+def _proposals(op: Builder, layer: Layer, bottoms: Sequence[ir.Value], settings: Settings) -> tuple[ir.Value, ir.Value]:
     """The rows, and their scores as a column."""
     scores, deltas, image = bottoms
     _check(op, layer, bottoms, len(settings.anchors))

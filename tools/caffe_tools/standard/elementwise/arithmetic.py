@@ -108,9 +108,7 @@ def scale(op: Builder, layer: Layer, *bottoms: ir.Value) -> ir.Value:
     return y
 
 
-@layer_type(
-    "Bias", bottoms=(1, 2), bias_param={"axis": Int(1), "num_axes": Int(1), "filler": Submessage(FILLER)}
-)
+@layer_type("Bias", bottoms=(1, 2), bias_param={"axis": Int(1), "num_axes": Int(1), "filler": Submessage(FILLER)})
 def bias(op: Builder, layer: Layer, *bottoms: ir.Value) -> ir.Value:
     """x + bias, with a bias that covers some axes of x from ``axis`` on."""
     p = layer.bias_param

@@ -20,9 +20,14 @@ def counted(op: Builder, layer: Layer, label: ir.Value) -> ir.Value | None:
 
 
 def divisor(
-    op: Builder, layer: Layer, x: ir.Value, default: str, batch_axes: Sequence[int], per_position: ir.Value,
+    op: Builder,
+    layer: Layer,
+    x: ir.Value,
+    default: str,
+    batch_axes: Sequence[int],
+    per_position: ir.Value,
     mask: ir.Value | None,
-) -> ir.Value:  # fmt: skip
+) -> ir.Value:
     """max(1, n), where n counts what ``normalization`` says.
 
     ``batch_axes`` are the axes of ``x`` that make up the batch size, ``per_position`` has one element for each

@@ -15,9 +15,7 @@ from caffe_tools.standard.loss.normalization import counted, divisor
 from caffe_tools.standard.registry import BINARY, Layer, dims_text, layer_type
 
 
-@layer_type(
-    "SigmoidCrossEntropyLoss", bottoms=2, tops=(1, 2), is_loss=True, labels={1: BINARY}, loss_param=LOSS_PARAM
-)
+@layer_type("SigmoidCrossEntropyLoss", bottoms=2, tops=(1, 2), is_loss=True, labels={1: BINARY}, loss_param=LOSS_PARAM)
 def sigmoid_cross_entropy_loss(op: Builder, layer: Layer, x: ir.Value, target: ir.Value) -> tuple[ir.Value, ...]:
     """Σ max(x, 0) − x·t + log(1 + exp(−|x|)) / divisor. Targets are cut to int to find the ignored ones.
 

@@ -13,11 +13,7 @@ from caffe_tools.standard.registry import REAL, Layer, dims_text, expect_shape, 
 
 
 @layer_type(
-    "SmoothL1Loss",
-    bottoms=(2, 4),
-    is_loss=True,
-    labels={2: REAL, 3: REAL},
-    smooth_l1_loss_param={"sigma": Float(1.0)},
+    "SmoothL1Loss", bottoms=(2, 4), is_loss=True, labels={2: REAL, 3: REAL}, smooth_l1_loss_param={"sigma": Float(1.0)}
 )
 def smooth_l1_loss(op: Builder, layer: Layer, x: ir.Value, target: ir.Value, *weights: ir.Value) -> ir.Value:
     """Σ outside · f(inside · (x − target)) / N, with f(d) = σ²d²/2 where |d| < 1/σ², and |d| − 1/(2σ²) elsewhere.

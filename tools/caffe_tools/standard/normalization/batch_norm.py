@@ -14,11 +14,7 @@ from caffe_tools.standard.registry import Layer, dims_text, layer_type
 
 @layer_type(
     "BatchNorm",
-    batch_norm_param={
-        "use_global_stats": Bool(None),
-        "moving_average_fraction": Float(0.999),
-        "eps": Float(1e-5),
-    },
+    batch_norm_param={"use_global_stats": Bool(None), "moving_average_fraction": Float(0.999), "eps": Float(1e-5)},
 )
 def batch_norm(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """(x − mean) / √(variance + eps), channel by channel (axis 1).

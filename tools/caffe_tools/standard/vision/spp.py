@@ -13,10 +13,7 @@ from caffe_tools.prototxt.messages import ENGINE
 from caffe_tools.standard.registry import Layer, dims_text, layer_type
 
 
-@layer_type(
-    "SPP",
-    spp_param={"pyramid_height": UInt(), "pool": Enum("MAX", "AVE", "STOCHASTIC"), "engine": ENGINE},
-)
+@layer_type("SPP", spp_param={"pyramid_height": UInt(), "pool": Enum("MAX", "AVE", "STOCHASTIC"), "engine": ENGINE})
 def spp(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """The image pooled over 1×1, 2×2, 4×4, … windows (``pyramid_height`` grids), all flattened and put side by side.
 

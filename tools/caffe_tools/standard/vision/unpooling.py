@@ -56,9 +56,14 @@ def _repeated(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     if p.given != {"scale"} or p.scale < 1:
         raise layer.error("with one bottom, give its scale, 1 or more, and nothing else", "upsample_param")
     y = op.Resize(
-        x, None, [float(p.scale)] * 2, mode="nearest", coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor", axes=[2, 3],
-    )  # fmt: skip
+        x,
+        None,
+        [float(p.scale)] * 2,
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+        axes=[2, 3],
+    )
     window = {"kernel_shape": [p.scale] * 2, "strides": [p.scale] * 2}
     op.define_gradient([y], [x], lambda dy: [op.Mul(op.AveragePool(dy, **window), float(p.scale**2))])
     return y
@@ -138,9 +143,7 @@ def _placed(op: Builder, x: ir.Value, mask: ir.Value, size: ir.Value) -> ir.Valu
     images = op.dims(x, [0, 1])
     rows = op.Concat(images, op.constant([-1]), axis=0)
     place = op.Reshape(op.cast(mask, "int64"), rows)
-    zeros = op.Expand(
-        op.constant(0.0, x.dtype.numpy()), op.Concat(images, op.ReduceProd(size, keepdims=1), axis=0)
-    )
+    zeros = op.Expand(op.constant(0.0, x.dtype.numpy()), op.Concat(images, op.ReduceProd(size, keepdims=1), axis=0))
     spread = op.ScatterElements(zeros, place, op.Reshape(x, rows), axis=2)
     y = op.Reshape(spread, op.Concat(images, size, axis=0))
     known = size.const_value.numpy().tolist() if size.const_value is not None else op.shape(y)[2:]
@@ -158,9 +161,7 @@ def _first_places(op: Builder, x: ir.Value, strides: Sequence[int], size: ir.Val
     """The place of the first element of each window, or the last place of the image where that lies beyond it."""
     down, across = (
         op.Min(
-            op.Mul(
-                op.Range(op.constant(0), op.Squeeze(op.dims(x, [axis + 2]), [0]), op.constant(1)), strides[axis]
-            ),
+            op.Mul(op.Range(op.constant(0), op.Squeeze(op.dims(x, [axis + 2]), [0]), op.constant(1)), strides[axis]),
             op.Sub(op.Gather(size, axis), 1),
         )
         for axis in (0, 1)
