@@ -1,5 +1,10 @@
 """The errors of caffe_tools. The text of every one is a single line that the command line prints as it is."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class CaffeToolsError(Exception):
     """Bad input. The command line prints its text and exits with 2."""
@@ -27,3 +32,19 @@ class GraphError(CaffeToolsError):
 
 class SolverError(CaffeToolsError):
     """A solver that Caffe would not run, or a snapshot that does not fit it."""
+
+
+def one_line(text: object) -> str:
+    """The text (an error's, say) on a single line."""
+    return " ".join(str(text).split())
+
+
+def raised(error: BaseException) -> str:
+    """An error of foreign code on a single line, with its type."""
+    return one_line(f"{type(error).__name__}: {error}")
+
+
+def nearest(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> str:
+    """``did you mean 'x'?`` with the names of ``known`` that ``name`` may be a slip of, ``most`` at the most; or ""."""
+    near = difflib.get_close_matches(name, list(known), most, cutoff)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else ""

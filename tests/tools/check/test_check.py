@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from caffe_tools.check.check import check, run_layers
-from caffe_tools.check.compare import CheckResult, compare, difference, strict_json
+from caffe_tools.check.compare import CheckResult, compare, difference
 from caffe_tools.errors import NetError
+from caffe_tools.files import strict_json
 from caffe_tools.report.tables import check_as_html
 from net_text import FORCE, data, euclidean_loss, inner_product, layer, make_net, python
 

@@ -191,7 +191,7 @@ BAD_ARGUMENTS = {
         "axis",
     ),
     "a data layer": (["gradcheck", "caffe_layers:NpzDataLayer", "--bottom", "4"], "NpzDataLayer"),
-    "an unknown layer": (["layers", "SoftmaxLosLayer"], "did you mean SoftmaxLossLayer"),
+    "an unknown layer": (["layers", "SoftmaxLosLayer"], "did you mean 'SoftmaxLossLayer'"),
 }
 
 

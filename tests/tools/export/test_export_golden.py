@@ -18,7 +18,7 @@ from caffe_tools.graph.session import make_session
 from caffe_tools.net.inputs import draw_inputs, feed
 from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
-from caffe_tools.net.standard_layer import SourceLayer
+from caffe_tools.net.source_layer import SourceLayer
 from exported_model import outputs_of
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from caffe_tools.errors import CaffeToolsError, NetError
-from caffe_tools.net.inputs import draw_inputs, feed, load_arrays, save_arrays
+from caffe_tools.files import load_arrays, save_arrays
+from caffe_tools.net.inputs import draw_inputs, feed
 from net_text import FORCE, data, inner_product, layer, make_net, python
 
 # Drawn ---------------------------------------------------------------------------------------------------------------

@@ -6,9 +6,7 @@ A net is a NetParameter, a .binaryproto a BlobProto; the field numbers are those
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +24,7 @@ from caffe_tools.binaryproto.wire import (
     signed,
 )
 from caffe_tools.errors import CaffemodelError
+from caffe_tools.files import whole_file
 
 NET_NAME, NET_LAYERS_V1, NET_LAYER = 1, 2, 100
 LAYER_NAME, LAYER_TYPE, LAYER_BLOBS = 1, 2, 7
@@ -156,27 +155,18 @@ def write(path: str | Path, layers: Iterable[tuple[str, str, Sequence[np.ndarray
     The file appears complete or not at all. CaffemodelError where it cannot be written, where two layers with blobs
     share a name (Caffe would load both into one), or beyond Caffe's limit of 2 GB.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(encoded_bytes(NET_NAME, name.encode("utf-8", "backslashreplace")) if name else b"")
-            seen: set[str] = set()
-            for layer_name, layer_type, blobs in layers:
-                if len(blobs) and layer_name in seen:
-                    raise CaffemodelError(f"{path}: two layers with blobs are named {_quoted(layer_name)}")
-                if len(blobs):
-                    seen.add(layer_name)
-                for part in _layer_parts(layer_name, layer_type, blobs):
-                    file.write(part)
-                if file.tell() > MAX_FILE_BYTES:
-                    raise CaffemodelError(f"{path}: the weights exceed 2 GB, which Caffe cannot read")
-        os.replace(temporary, target)
-    except OSError as error:
-        raise CaffemodelError(f"{path}: cannot write the file: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with whole_file(path, CaffemodelError) as temporary, open(temporary, "xb") as file:
+        file.write(encoded_bytes(NET_NAME, name.encode("utf-8", "backslashreplace")) if name else b"")
+        seen: set[str] = set()
+        for layer_name, layer_type, blobs in layers:
+            if len(blobs) and layer_name in seen:
+                raise CaffemodelError(f"{path}: two layers with blobs are named {_quoted(layer_name)}")
+            if len(blobs):
+                seen.add(layer_name)
+            for part in _layer_parts(layer_name, layer_type, blobs):
+                file.write(part)
+            if file.tell() > MAX_FILE_BYTES:
+                raise CaffemodelError(f"{path}: the weights exceed 2 GB, which Caffe cannot read")
 
 
 def _layer_parts(name: str, type_name: str, blobs: Sequence[np.ndarray]) -> list[bytes | memoryview]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -57,17 +56,6 @@ class CheckResult:
     def as_json(self) -> dict:
         wrong = self.first_wrong
         return {**asdict(self), "agrees": self.agrees, "first_wrong": asdict(wrong) if wrong else None}
-
-
-def strict_json(value: Any) -> Any:
-    """``value`` with NaN and the infinities, which JSON has no numbers for, as "NaN", "Infinity" and "-Infinity"."""
-    if isinstance(value, dict):
-        return {key: strict_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [strict_json(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
 
 
 def compare(

@@ -11,8 +11,8 @@ from caffe_tools.errors import NetError
 from caffe_tools.net.blob import Blob, Blobs
 from caffe_tools.net.inputs import draw_for_reader
 from caffe_tools.net.python_layer import PythonLayer
+from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.prototxt.message import Message
-from caffe_tools.prototxt.net_spec import LayerSpec
 
 STEP = 1e-5
 TOLERANCE = 1e-6

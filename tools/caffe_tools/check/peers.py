@@ -14,8 +14,8 @@ import numpy as np
 import caffe_layers
 from caffe_tools import prototxt
 from caffe_tools.check import caffe_peer
-from caffe_tools.errors import NetError
-from caffe_tools.net.inputs import load_arrays, save_arrays
+from caffe_tools.errors import NetError, one_line
+from caffe_tools.files import load_arrays, save_arrays
 from caffe_tools.net.net import Net
 from caffe_tools.prototxt.message import Message
 
@@ -128,7 +128,7 @@ def run_opencv(net: Net, fed: Mapping[str, np.ndarray], parameters: Mapping[str,
             makers = _makers(net)
             outputs = peer.forward(list(makers.values()))
         except cv2.error as error:
-            raise NetError(f"OpenCV {cv2.__version__} refuses the net: {' '.join(str(error).split())}") from None
+            raise NetError(f"OpenCV {cv2.__version__} refuses the net: {one_line(error)}") from None
     return {f"data/{blob}": array for blob, array in zip(makers, outputs, strict=True)}
 
 

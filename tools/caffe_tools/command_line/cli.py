@@ -20,7 +20,7 @@ from caffe_tools.command_line import commands
 from caffe_tools.command_line.commands import BAD_INPUT
 from caffe_tools.command_line.crosscheck import add_crosscheck_command
 from caffe_tools.command_line.train import add_train_command
-from caffe_tools.errors import CaffeToolsError
+from caffe_tools.errors import CaffeToolsError, one_line
 from caffe_tools.graph.builder import OPSET
 
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
     except (CaffeToolsError, LayerError) as error:
-        print(f"caffe-layers: {_one_line(error)}", file=sys.stderr)
+        print(f"caffe-layers: {one_line(error)}", file=sys.stderr)
     except MemoryError:
         print("caffe-layers: out of memory: the net's blobs do not fit", file=sys.stderr)
     except BrokenPipeError:  # the reader of the output has gone, as `head` does
@@ -44,19 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name = f"{error.filename}: " if error.filename else ""
         print(f"caffe-layers: {name}{error.strerror or error}", file=sys.stderr)
     except SystemExit as end:
-        print(f"caffe-layers: the code of a Python layer ends the program: {_one_line(end)}", file=sys.stderr)
+        print(f"caffe-layers: the code of a Python layer ends the program: {one_line(end)}", file=sys.stderr)
     except KeyboardInterrupt:
         print("caffe-layers: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     return BAD_INPUT
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
 def _print_warning(message: Warning | str, *ignored: object) -> None:
-    print(f"caffe-layers: note: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"caffe-layers: note: {one_line(message)}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):

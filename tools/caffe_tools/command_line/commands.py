@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,13 +15,12 @@ from rich.console import Console
 from caffe_tools import prototxt
 from caffe_tools.check import peers
 from caffe_tools.check.check import Peer, Progress, check
-from caffe_tools.check.compare import strict_json
 from caffe_tools.check.gradcheck import gradcheck, make_layer
 from caffe_tools.errors import CaffeToolsError, NetError
 from caffe_tools.export.export import ExportOptions, export, save
-from caffe_tools.files import whole_file
+from caffe_tools.files import load_arrays, save_arrays, write_json, write_text
 from caffe_tools.net.backward_need import has_loss
-from caffe_tools.net.inputs import draw_inputs, fed_from_outside, feed, load_arrays, save_arrays
+from caffe_tools.net.inputs import draw_inputs, fed_from_outside, feed
 from caffe_tools.net.net import Net
 from caffe_tools.prototxt.message import Message
 from caffe_tools.prototxt.net_spec import read_net
@@ -40,9 +38,9 @@ def run_check(options: argparse.Namespace) -> int:
         net = _load_net(options)
         results = check(net, against, options.against or "", rtol=options.rtol, atol=options.atol, progress=progress)
     if options.report:
-        _write_text(options.report, report.check_as_html(results))
+        write_text(options.report, report.check_as_html(results))
     if options.json:
-        _write_json(options.json, [result.as_json() for result in results])
+        write_json(options.json, [result.as_json() for result in results])
     report.print_check(report.make_console(), results)
     return AGREES if all(result.agrees for result in results) else DISAGREES
 
@@ -109,7 +107,7 @@ def run_gradcheck(options: argparse.Namespace) -> int:
     if not rows:
         raise CaffeToolsError(f"{name} has no bottom with a gradient")
     if options.json:
-        _write_json(options.json, [row.as_json() for row in rows])
+        write_json(options.json, [row.as_json() for row in rows])
     report.print_gradcheck(report.make_console(), name, rows)
     return AGREES if all(row.agrees for row in rows) else DISAGREES
 
@@ -117,7 +115,7 @@ def run_gradcheck(options: argparse.Namespace) -> int:
 def run_upgrade(options: argparse.Namespace) -> int:
     text = prototxt.to_text(upgrade(prototxt.load(options.net)))
     if options.output:
-        _write_text(options.output, text)
+        write_text(options.output, text)
     else:
         print(text, end="")
     return AGREES
@@ -191,15 +189,6 @@ def _come_out(net: Net, backward: bool) -> dict[str, np.ndarray]:
         arrays |= {f"diff/{name}": blob.diff for name, blob in blobs.items()}
         arrays |= {f"pdiff/{n}/{i}": blob.diff for n, all_ in net.params.items() for i, blob in enumerate(all_)}
     return arrays
-
-
-def _write_json(path: str, value: object) -> None:
-    _write_text(path, json.dumps(strict_json(value), indent=1, allow_nan=False) + "\n")
-
-
-def _write_text(path: str, text: str) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager

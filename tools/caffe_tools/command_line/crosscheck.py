@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 
 from rich import box
@@ -13,8 +12,7 @@ from rich.text import Text
 
 from caffe_tools.command_line.commands import AGREES, DISAGREES
 from caffe_tools.errors import GraphError
-from caffe_tools.files import whole_file
-from caffe_tools.net.inputs import load_arrays
+from caffe_tools.files import load_arrays, write_json
 from caffe_tools.referee.referee import Judgement, Verdict, crosscheck
 from caffe_tools.report.tables import make_console
 
@@ -75,8 +73,7 @@ def run_crosscheck(options: argparse.Namespace) -> int:
         seed=options.seed,
     )
     if options.json:
-        with whole_file(options.json) as temporary:
-            temporary.write_text(json.dumps(verdict.as_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(options.json, verdict.as_json())
     print_verdict(make_console(), verdict)
     return AGREES if verdict.agrees else DISAGREES
 

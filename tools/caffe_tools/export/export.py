@@ -16,7 +16,7 @@ from functools import cached_property
 import onnx
 import onnx_ir as ir
 
-from caffe_tools.errors import ExportError
+from caffe_tools.errors import ExportError, one_line
 from caffe_tools.export.forward_graph import ForwardGraph, Named
 from caffe_tools.export.functions import LayerFunction, as_functions
 from caffe_tools.export.options import ExportOptions
@@ -25,7 +25,7 @@ from caffe_tools.graph import onnx_file
 from caffe_tools.graph.builder import OPSET, Builder
 from caffe_tools.graph.session import IR_VERSION, newest_opset
 from caffe_tools.net.net import Net
-from caffe_tools.net.standard_layer import SourceLayer
+from caffe_tools.net.source_layer import SourceLayer
 
 
 @dataclass
@@ -107,7 +107,7 @@ def _model(net: Net, op: Builder, layers: Mapping[str, LayerFunction]) -> ir.Mod
     try:
         onnx_file.check(model)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"the exported graph is no valid ONNX: {' '.join(str(error).split())}") from None
+        raise ExportError(f"the exported graph is no valid ONNX: {one_line(error)}") from None
     return model
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from caffe_tools.net.net import Net
 from caffe_tools.net.standard_layer import StandardLayer
+from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.prototxt.message import Message
-from caffe_tools.prototxt.net_spec import LayerSpec
 
 OUTPUT_AXIS = {"Convolution": 0, "InnerProduct": 0}
 """The layer types that take in what follows them, and the axis of their weight that counts outputs."""

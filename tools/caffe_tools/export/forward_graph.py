@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from caffe_tools import standard
-from caffe_tools.errors import ExportError
+from caffe_tools.errors import ExportError, nearest
 from caffe_tools.export.fold import fold as folding
 from caffe_tools.export.functions import LayerFunction
 from caffe_tools.export.options import ExportOptions
@@ -17,9 +16,10 @@ from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.dims import Dim
 from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
-from caffe_tools.net.standard_layer import SourceLayer, StandardLayer
+from caffe_tools.net.source_layer import SourceLayer
+from caffe_tools.net.standard_layer import StandardLayer
 from caffe_tools.prototxt.fields import Values
-from caffe_tools.prototxt.net_spec import LayerSpec
+from caffe_tools.prototxt.layer_spec import LayerSpec
 
 BATCH, REGIONS, HEIGHT, WIDTH = "batch", "regions", "height", "width"
 """The names of symbolic dims."""
@@ -235,8 +235,7 @@ class ForwardGraph:
             if name not in self.results:
                 if name in self.net.blobs and name not in self._split_from:
                     raise ExportError(f"blob {name!r} vanishes into the layer before it: export without fold")
-                near = difflib.get_close_matches(name, self.results, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(list(self.results)[:12])}"
+                hint = nearest(name, self.results) or f"it has {', '.join(list(self.results)[:12])}"
                 raise ExportError(f"the net has no blob {name!r}: {hint}")
             if self.results[name][-1] is self.inputs.get(name):
                 raise ExportError(f"blob {name!r} is what the model is fed, and cannot be an output too")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Sequence
 
@@ -13,7 +12,7 @@ from onnx import inliner, version_converter
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 from onnx_ir.serde import SerdeError
 
-from caffe_tools.errors import GraphError
+from caffe_tools.errors import GraphError, nearest, one_line
 from caffe_tools.gradient.reverse import gradients
 from caffe_tools.gradient.rules import NOT_DIFFERENTIABLE, RULES
 from caffe_tools.graph.builder import OPSET, Builder
@@ -38,7 +37,7 @@ def gradient_model(
     try:
         return _differentiated(ir.from_proto(_in_plain_operators(proto)), output, by, output_diff)
     except SerdeError as error:  # a damaged model, such as one whose names are no text
-        raise GraphError(f"the model {proto.graph.name!r} is damaged: {' '.join(str(error).split())}") from None
+        raise GraphError(f"the model {proto.graph.name!r} is damaged: {one_line(error)}") from None
 
 
 def _differentiated(standing: ir.Model, output: str, by: Sequence[str], output_diff: str | None) -> onnx.ModelProto:
@@ -72,8 +71,7 @@ def find(name: str, names: Sequence[str], owner: str, kind: str = "tensor") -> s
     """``name``, which must be one of ``names``. Raises GraphError with the nearest of them."""
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, 3, 0.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {', '.join(sorted(names)[:12])}"
+    hint = nearest(name, names, most=3, cutoff=0.5) or f"it has {', '.join(sorted(names)[:12])}"
     raise GraphError(f"{owner} has no {kind} {name!r}: {hint}")
 
 
@@ -88,7 +86,7 @@ def _in_plain_operators(model: onnx.ModelProto) -> onnx.ModelProto:
             model = version_converter.convert_version(model, OPSET)
         return _with_shapes(_without_composed_operators(model))
     except Exception as error:  # onnx's C++ parts raise what they like
-        message = " ".join(str(error).split())
+        message = one_line(error)
         raise GraphError(f"the model {model.graph.name!r} cannot be prepared for gradients: {message}") from None
 
 

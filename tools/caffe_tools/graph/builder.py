@@ -18,7 +18,7 @@ import onnx
 import onnx_ir as ir
 from onnx import shape_inference
 
-from caffe_tools.errors import GraphError
+from caffe_tools.errors import GraphError, one_line
 from caffe_tools.graph.dims import Dim, broadcast_dims, resolve
 
 OPSET = 18
@@ -217,7 +217,7 @@ class Builder:
             inferred = shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=opsets)
         except (shape_inference.InferenceError, onnx.checker.ValidationError) as error:
             shapes = [f"{v.name} {self.shape(v)}" for v in node.inputs if v is not None]
-            message = " ".join(str(error).split())
+            message = one_line(error)
             raise GraphError(f"{node.op_type} does not take {', '.join(shapes)}: {message}") from None
         for index, output in enumerate(node.outputs):
             tensor = inferred[output.name].tensor_type if output.name in inferred else None

@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from caffe_tools.errors import GraphError
+from caffe_tools.errors import GraphError, one_line
 
 IR_VERSION = 10
 """The ONNX IR version that models are written with: read by every ONNX Runtime since 1.19."""
@@ -39,7 +39,7 @@ def make_session(graph: ir.Graph | onnx.ModelProto) -> onnxruntime.InferenceSess
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no other base
-        raise GraphError(f"ONNX Runtime refuses the graph {model.graph.name!r}: {_one_line(error)}") from None
+        raise GraphError(f"ONNX Runtime refuses the graph {model.graph.name!r}: {one_line(error)}") from None
 
 
 def run(session: onnxruntime.InferenceSession, names: list[str] | None, feeds: dict, what: str) -> list:
@@ -47,8 +47,4 @@ def run(session: onnxruntime.InferenceSession, names: list[str] | None, feeds: d
     try:
         return session.run(names, feeds)
     except Exception as error:
-        raise GraphError(f"{what}: ONNX Runtime: {_one_line(error)}") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise GraphError(f"{what}: ONNX Runtime: {one_line(error)}") from None

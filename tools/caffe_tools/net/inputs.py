@@ -7,49 +7,24 @@ loss, the diffs of its outputs); what comes out is ``data/<blob>``, ``diff/<blob
 
 from __future__ import annotations
 
-import os
-import zipfile
-import zlib
 from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from caffe_layers import CrossEntropyLossLayer
 from caffe_tools.errors import NetError
-from caffe_tools.files import whole_file
 from caffe_tools.net.backward_need import has_loss
 from caffe_tools.net.blob import Blob
 from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
-from caffe_tools.net.standard_layer import SourceLayer, StandardLayer
+from caffe_tools.net.source_layer import SourceLayer
+from caffe_tools.net.standard_layer import StandardLayer
 from caffe_tools.prototxt.fields import Values
 from caffe_tools.standard.registry import BINARY, CLASS_INDEX, REAL
 
 DISTRIBUTION, PROBABILITIES = "distribution", "probabilities"
 GOES_IN = ("in/", "param/", "top_diff/")
 COMES_OUT = ("data/", "diff/", "pdiff/", "param_after/", "total_loss")
-
-
-def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of an ``.npz``; NetError where it is not there, is none, or holds pickled objects."""
-    try:
-        stored = np.load(path, allow_pickle=False)
-        if isinstance(stored, np.ndarray):
-            raise NetError(f"{path} holds a single array (.npy), not an .npz with names: make one with numpy.savez")
-        with stored:
-            return {key: stored[key] for key in stored.files}
-    except FileNotFoundError:
-        raise NetError(f"{path} is not there") from None
-    except IsADirectoryError:
-        raise NetError(f"{path} is a folder, not an .npz") from None
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise NetError(f"{path} is no .npz of plain arrays: {' '.join(str(error).split())}") from None
-
-
-def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an ``.npz``; nothing is left at ``path`` if that fails."""
-    with whole_file(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
 
 
 def feed(net: Net, arrays: Mapping[str, np.ndarray], source: str) -> set[str]:

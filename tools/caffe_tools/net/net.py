@@ -18,10 +18,13 @@ from caffe_tools.errors import NetError
 from caffe_tools.net import learnable as stored_blobs
 from caffe_tools.net.backward_need import BackwardNeed, backward_need
 from caffe_tools.net.blob import Blob
-from caffe_tools.net.python_layer import PythonLayer, import_module, is_allowed
-from caffe_tools.net.standard_layer import SourceLayer, StandardLayer
+from caffe_tools.net.python_layer import PythonLayer
+from caffe_tools.net.source_layer import SourceLayer
+from caffe_tools.net.standard_layer import StandardLayer
+from caffe_tools.net.user_modules import import_module, is_allowed
+from caffe_tools.prototxt.layer_spec import PHASES, LayerSpec
 from caffe_tools.prototxt.message import Message
-from caffe_tools.prototxt.net_spec import PHASES, LayerSpec, read_net
+from caffe_tools.prototxt.net_spec import read_net
 
 TRAIN, TEST = 0, 1
 """The phases, numbered as in pycaffe."""

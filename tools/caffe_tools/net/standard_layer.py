@@ -20,8 +20,7 @@ from caffe_tools.net import fillers
 from caffe_tools.net.blob import Blob
 from caffe_tools.net.learnable import adopted
 from caffe_tools.prototxt.fields import Values
-from caffe_tools.prototxt.net_spec import LayerSpec
-from caffe_tools.standard.data.input import Source
+from caffe_tools.prototxt.layer_spec import LayerSpec
 
 
 class StandardLayer:
@@ -236,54 +235,3 @@ class StandardLayer:
         feeds |= {f"random{i}": values for i, values in enumerate(self._random_values)}
         feeds |= {f"state{i}": values for i, values in self._states_before.items()}
         return feeds
-
-
-class SourceLayer:
-    """A layer that makes blobs from nothing: DummyData, filled by its fillers; Input, Data, …, filled from outside."""
-
-    is_loss = False
-
-    def __init__(
-        self, spec: LayerSpec, random: np.random.Generator, directory: str, shapes: Mapping[str, Sequence[int]]
-    ) -> None:
-        self.spec = spec
-        self.type = spec.type
-        self.kind = standard.TYPES[spec.type]
-        self.blobs: list[Blob] = []
-        self._given_shapes = shapes
-        standard.registry.check_form(spec, self.kind)
-        self.sources = self.kind.function(standard.Layer(spec, self.kind, self, directory))
-        for source in self.sources:
-            if source.filler is not None:
-                fillers.check(source.filler, spec.place)
-        self._random = random
-        self._is_set_up = False
-
-    def reshape(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
-        """The tops get their shapes when the net is made, and keep those that their users give them later."""
-        if not self._is_set_up:
-            for name, top, source in zip(self.spec.tops, tops, self.sources, strict=True):
-                top.reshape(*self._shape(name, source))
-            self._fill(tops, refill=False)
-            self._is_set_up = True
-
-    def forward(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
-        self._fill(tops, refill=True)
-
-    def _shape(self, top: str, source: Source) -> Sequence[int]:
-        shape = self._given_shapes.get(top, source.shape)
-        if shape is None:
-            raise self.spec.error(
-                f"the prototxt does not tell the shape of its top {top!r}: feed the blob (--inputs, an array in/{top}),"
-                " or put an Input layer in its place"
-            )
-        return shape
-
-    def _fill(self, tops: Sequence[Blob], refill: bool) -> None:
-        """Constant fillers fill once, all others in every forward pass."""
-        for top, source in zip(tops, self.sources, strict=True):
-            if source.filler is not None and (source.filler.type == "constant") != refill:
-                top.data[...] = fillers.fill(top.shape, source.filler, self._random, self.spec.place)
-
-    def backward(self, *arguments: object) -> None:
-        """Data has no gradient to pass on."""

@@ -9,12 +9,11 @@ may be given by its number.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from caffe_tools.errors import NetError
+from caffe_tools.errors import NetError, nearest
 from caffe_tools.prototxt.message import Identifier, Message
 
 _TRUE, _FALSE = ("true", "True", "t"), ("false", "False", "f")
@@ -156,5 +155,4 @@ def _at(message: Message, name: str, index: int = 0) -> str:
 
 
 def _suggest(name: str, fields: Mapping[str, Field]) -> str:
-    close = difflib.get_close_matches(name, fields, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"it has {', '.join(fields) or 'none'}"
+    return nearest(name, fields) or f"it has {', '.join(fields) or 'none'}"

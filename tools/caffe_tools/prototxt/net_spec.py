@@ -1,102 +1,23 @@
-"""One phase of a net as Caffe would build it: which layers take part, what they read and write, how they share.
+"""One phase of a net as Caffe would build it: which layers take part, what they read and write.
 
-Source: Caffe src/caffe/net.cpp (``FilterNet``, ``StateMeetsRule``, ``Init``), src/caffe/util/insert_splits.cpp.
+Source: Caffe src/caffe/net.cpp (``FilterNet``, ``StateMeetsRule``, ``Init``).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from caffe_tools.errors import NetError
 from caffe_tools.prototxt import fields
-from caffe_tools.prototxt.fields import Bool, Enum, Float, Int, OptionalEnum, Repeated, String, Submessage
-from caffe_tools.prototxt.message import Message, Position
+from caffe_tools.prototxt.fields import Bool, Int, OptionalEnum, Repeated, String, Submessage
+from caffe_tools.prototxt.layer_spec import LAYER, PHASES, LayerSpec, ParamSpec
+from caffe_tools.prototxt.message import Message
+from caffe_tools.prototxt.splits import insert_splits
 from caffe_tools.prototxt.upgrade import upgrade
 
-PHASES = ("TRAIN", "TEST")
-
-NET_STATE_RULE = {
-    "phase": OptionalEnum(*PHASES),
-    "min_level": Int(),
-    "max_level": Int(),
-    "stage": Repeated(String()),
-    "not_stage": Repeated(String()),
-}
-PARAM_SPEC = {
-    "name": String(""),
-    "share_mode": Enum("STRICT", "PERMISSIVE"),
-    "lr_mult": Float(1.0),
-    "decay_mult": Float(1.0),
-}
-LAYER = {
-    "name": String(""),
-    "type": String(""),
-    "bottom": Repeated(String()),
-    "top": Repeated(String()),
-    "phase": OptionalEnum(*PHASES),
-    "loss_weight": Repeated(Float()),
-    "param": Repeated(Submessage(PARAM_SPEC)),
-    "propagate_down": Repeated(Bool()),
-    "include": Repeated(Submessage(NET_STATE_RULE)),
-    "exclude": Repeated(Submessage(NET_STATE_RULE)),
-}
-"""The fields of LayerParameter that every layer has; each type declares its own besides."""
 NET_STATE = {"phase": OptionalEnum(*PHASES), "level": Int(0), "stage": Repeated(String())}
 NET = {"name": String(""), "force_backward": Bool(False), "state": Submessage(NET_STATE)}
-
-
-@dataclass
-class ParamSpec:
-    """What a ``param`` block of a layer says of one of its learnable blobs."""
-
-    name: str = ""
-    share_mode: str = "STRICT"
-    lr_mult: float = 1.0
-    decay_mult: float = 1.0
-    given: frozenset[str] = frozenset()
-    """The fields that the prototxt sets."""
-
-
-@dataclass
-class LayerSpec:
-    """One layer of one phase. ``message`` keeps all that the prototxt says of it."""
-
-    name: str
-    type: str
-    bottoms: list[str] = field(default_factory=list)
-    tops: list[str] = field(default_factory=list)
-    phase: str = "TRAIN"
-    loss_weights: list[float] = field(default_factory=list)
-    params: list[ParamSpec] = field(default_factory=list)
-    propagate_down: list[bool] = field(default_factory=list)
-    message: Message = field(default_factory=Message)
-
-    @property
-    def position(self) -> Position | None:
-        return self.message.position
-
-    @property
-    def is_inserted(self) -> bool:
-        """Whether it is a Split that stands in no prototxt, but behind a blob that several layers read."""
-        return self.type == "Split" and "type" not in self.message
-
-    def __str__(self) -> str:
-        return f"layer {self.name!r} ({self.type})"
-
-    @property
-    def place(self) -> str:
-        """Where it stands, and which it is: how errors begin."""
-        return f"{self.position}: {self}" if self.position else str(self)
-
-    def error(self, text: str, field_name: str | None = None) -> NetError:
-        """A NetError that says where the layer (or that field of it) stands, and which it is."""
-        position = self.message.position_of(field_name) if field_name else None
-        return NetError(f"{position}: {self}: {text}" if position else f"{self.place}: {text}")
-
-    def param(self, index: int) -> ParamSpec:
-        return self.params[index] if index < len(self.params) else ParamSpec()
 
 
 @dataclass
@@ -194,83 +115,3 @@ def _check_connections(layers: Sequence[LayerSpec]) -> None:
                 f"propagate_down is given {len(layer.propagate_down)} times for {len(layer.bottoms)} bottoms:"
                 " give it once for each, or not at all"
             )
-
-
-def insert_splits(layers: Sequence[LayerSpec]) -> list[LayerSpec]:
-    """The layers with a Split behind every top that several layers read, as Caffe inserts and names them.
-
-    Raises NetError where one of the readers works in place: its top would overwrite what the Split shares out.
-    """
-    made_by: dict[str, tuple[int, int]] = {}
-    readers: Counter[tuple[int, int]] = Counter()
-    source_of: dict[tuple[int, int], tuple[int, int]] = {}
-    for i, layer in enumerate(layers):
-        for j, bottom in enumerate(layer.bottoms):
-            source_of[i, j] = made_by[bottom]
-            readers[made_by[bottom]] += 1
-        for j, top in enumerate(layer.tops):
-            made_by[top] = (i, j)
-    for i, layer in enumerate(layers):
-        for j, weight in enumerate(layer.loss_weights[: len(layer.tops)]):
-            # a top with a loss_weight that others read as well needs a diff of its own for the loss
-            if weight and readers[i, j]:
-                readers[i, j] += 1
-    result, used = [], Counter()
-    for i, layer in enumerate(layers):
-        bottoms = []
-        for j, bottom in enumerate(layer.bottoms):
-            source = source_of[i, j]
-            if readers[source] > 1:
-                if j < len(layer.tops) and layer.tops[j] == bottom:
-                    raise layer.error(
-                        f"it works in place on blob {bottom!r}, which something else reads as well (a layer before it,"
-                        " or a loss_weight): give its top another name"
-                    )
-                bottoms.append(_split_blob(layers[source[0]].name, bottom, source[1], used[source]))
-                used[source] += 1
-            else:
-                bottoms.append(bottom)
-        weights = list(layer.loss_weights)
-        splits = []
-        for j, top in enumerate(layer.tops):
-            count = readers[i, j]
-            if count < 2:
-                continue
-            weight = weights[j] if j < len(weights) else 0.0
-            if weight:
-                weights[j] = 0.0
-                used[i, j] += 1  # the loss takes the first of the split blobs
-            splits.append(
-                LayerSpec(
-                    name=_split_layer(layer.name, top, j),
-                    type="Split",
-                    bottoms=[top],
-                    tops=[_split_blob(layer.name, top, j, k) for k in range(count)],
-                    phase=layer.phase,
-                    loss_weights=[weight] + [0.0] * (count - 1) if weight else [],
-                    message=Message(layer.position),
-                )
-            )
-        result.append(
-            LayerSpec(
-                layer.name,
-                layer.type,
-                bottoms,
-                layer.tops,
-                layer.phase,
-                weights,
-                layer.params,
-                layer.propagate_down,
-                layer.message,
-            )
-        )
-        result.extend(splits)
-    return result
-
-
-def _split_layer(layer: str, blob: str, index: int) -> str:
-    return f"{blob}_{layer}_{index}_split"
-
-
-def _split_blob(layer: str, blob: str, index: int, split: int) -> str:
-    return f"{_split_layer(layer, blob, index)}_{split}"

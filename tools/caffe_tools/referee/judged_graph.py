@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
 
-from caffe_tools.errors import GraphError
+from caffe_tools.errors import GraphError, one_line
 from caffe_tools.gradient import gradient_model
 from caffe_tools.gradient.model import find
 from caffe_tools.graph.session import make_session, run
@@ -131,7 +131,7 @@ def _load(path: Path) -> onnx.ModelProto:
     except IsADirectoryError:
         raise GraphError(f"{path} is a folder, not an ONNX model") from None
     except (DecodeError, ValueError, onnx.checker.ValidationError) as error:
-        raise GraphError(f"{path} is no ONNX model: {' '.join(str(error).split())}") from None
+        raise GraphError(f"{path} is no ONNX model: {one_line(error)}") from None
     if not model.graph.node or not model.opset_import:
         raise GraphError(f"{path} is no ONNX model: it has no nodes, or no opset")
     return model

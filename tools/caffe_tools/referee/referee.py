@@ -14,8 +14,8 @@ import caffe_layers
 from caffe_layers.layer import LayerError, naming
 from caffe_layers.loss import LossLayer
 from caffe_layers.params import complete, parse
-from caffe_tools.check.compare import strict_json
 from caffe_tools.errors import GraphError
+from caffe_tools.files import strict_json
 from caffe_tools.gradient.model import find
 from caffe_tools.referee.diagnosis import LOSS, Diagnosis, Observation, diagnose
 from caffe_tools.referee.judged_graph import Carry, JudgedGraph

@@ -6,7 +6,6 @@ page.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import sys
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from rich.text import Text
 
 import caffe_layers
 from caffe_tools import standard
-from caffe_tools.errors import CaffeToolsError
+from caffe_tools.errors import CaffeToolsError, nearest
 from caffe_tools.prototxt.fields import Field
 
 PLUGINS = 'plug-in layers (type: "Python", module: "caffe_layers")'
@@ -52,8 +51,7 @@ def print_one(console: Console, name: str) -> None:
         _print_standard(console, standard.TYPES[name])
     else:
         known = [*plugins, *standard.TYPES]
-        close = difflib.get_close_matches(name, known, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "`caffe-layers layers` lists them"
+        hint = nearest(name, known, most=3) or "`caffe-layers layers` lists them"
         raise CaffeToolsError(f"there is no layer {name!r}: {hint}")
 
 

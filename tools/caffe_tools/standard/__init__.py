@@ -6,8 +6,8 @@ Every file of the chapters beside this one is imported here, and registers its l
 import importlib
 import pkgutil
 
-from caffe_tools.standard.python_types import PYTHON_TYPES, known_type, python_layer_type
-from caffe_tools.standard.registry import TYPES, Layer, LayerType, build, layer_type
+from caffe_tools.standard.layer import Layer, build
+from caffe_tools.standard.registry import PYTHON_TYPES, TYPES, LayerType, known_type, layer_type, python_layer_type
 
 __all__ = ["PYTHON_TYPES", "TYPES", "Layer", "LayerType", "build", "known_type", "layer_type", "python_layer_type"]
 

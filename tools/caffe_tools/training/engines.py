@@ -14,7 +14,8 @@ from caffe_tools.graph.session import make_session, run
 from caffe_tools.net.blob import Blob
 from caffe_tools.net.net import EmbeddedLayer, Net
 from caffe_tools.net.python_layer import PythonLayer
-from caffe_tools.net.standard_layer import SourceLayer, StandardLayer
+from caffe_tools.net.source_layer import SourceLayer
+from caffe_tools.net.standard_layer import StandardLayer
 
 
 class LayerEngine:

@@ -15,7 +15,7 @@ import numpy as np
 
 from caffe_tools.binaryproto.solverstate import SolverState, read_solver_state, write_solver_state
 from caffe_tools.errors import SolverError
-from caffe_tools.net.inputs import load_arrays, save_arrays
+from caffe_tools.files import load_arrays, save_arrays
 from caffe_tools.training.run_state import digest, forgetful_data_layers, net_state, restore_net
 
 if TYPE_CHECKING:

@@ -28,8 +28,9 @@ from caffe_tools.prototxt.fields import (
     Submessage,
     Unread,
 )
+from caffe_tools.prototxt.layer_spec import PHASES
 from caffe_tools.prototxt.message import Message
-from caffe_tools.prototxt.net_spec import NET, PHASES
+from caffe_tools.prototxt.net_spec import NET
 from caffe_tools.training.learning_rate import POLICIES
 
 TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")

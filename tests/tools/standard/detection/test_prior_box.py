@@ -9,7 +9,7 @@ from caffe_tools import standard
 from caffe_tools.errors import NetError
 from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.session import make_session
-from caffe_tools.prototxt.net_spec import LayerSpec
+from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.prototxt.text import parse
 from one_layer import exported_tops, net_over, top_of
 

@@ -14,7 +14,8 @@ import onnx_ir as ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Int, Repeated, Submessage, UInt
 from caffe_tools.prototxt.messages import SHAPE
-from caffe_tools.standard.registry import Layer, dims_text, layer_type
+from caffe_tools.standard.layer import Layer, dims_text
+from caffe_tools.standard.registry import layer_type
 
 
 @layer_type("Concat", bottoms=(1, None), concat_param={"axis": Int(1), "concat_dim": UInt(1)})

@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Int, UInt
-from caffe_tools.standard.registry import CLASS_INDEX, Layer, dims_text, expect_shape, layer_type
+from caffe_tools.standard.layer import Layer, dims_text, expect_shape
+from caffe_tools.standard.registry import CLASS_INDEX, layer_type
 
 
 @layer_type("ArgMax", argmax_param={"out_max_val": Bool(False), "top_k": UInt(1), "axis": Int()})

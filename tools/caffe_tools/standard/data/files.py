@@ -17,7 +17,8 @@ from caffe_tools.prototxt import fields
 from caffe_tools.prototxt.fields import Bool, Enum, Float, String, UInt, Values
 from caffe_tools.prototxt.messages import TRANSFORM_PARAM
 from caffe_tools.standard.data.input import Source, transform_of
-from caffe_tools.standard.registry import Layer, layer_type
+from caffe_tools.standard.layer import Layer
+from caffe_tools.standard.registry import layer_type
 
 DATA_PARAM = {
     "source": String(),

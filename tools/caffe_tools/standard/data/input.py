@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from caffe_tools.prototxt.fields import Repeated, Submessage, UInt, Values
 from caffe_tools.prototxt.messages import FILLER, SHAPE
 from caffe_tools.prototxt.text import to_text
-from caffe_tools.standard.registry import DEFAULT_FILLER, Layer, layer_type
+from caffe_tools.standard.layer import DEFAULT_FILLER, Layer
+from caffe_tools.standard.registry import layer_type
 
 
 @dataclass(frozen=True)

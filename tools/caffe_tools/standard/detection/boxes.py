@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Enum
-from caffe_tools.standard.registry import FLT_MAX
+from caffe_tools.standard.layer import FLT_MAX
 
 CODE_TYPE = Enum(numbers={"CORNER": 1, "CENTER_SIZE": 2, "CORNER_SIZE": 3})
 """How a box is written relative to a prior box."""

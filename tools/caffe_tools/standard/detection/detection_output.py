@@ -19,7 +19,8 @@ from caffe_tools.standard.detection.boxes import (
     non_maximum_suppression,
     without_inverted,
 )
-from caffe_tools.standard.registry import Layer, dims_text, layer_type
+from caffe_tools.standard.layer import Layer, dims_text
+from caffe_tools.standard.registry import layer_type
 
 NMS_PARAM = {"nms_threshold": Float(0.3), "top_k": Int(), "eta": Float(1.0)}
 

@@ -15,7 +15,8 @@ from caffe_tools.prototxt.messages import LOSS_PARAM
 from caffe_tools.standard.detection.box_matching import GroundTruth, Matches, hardest, match, read_ground_truth
 from caffe_tools.standard.detection.boxes import CODE_TYPE, decode, encode
 from caffe_tools.standard.detection.detection_output import NMS_PARAM
-from caffe_tools.standard.registry import FLT_MIN, REAL, Layer, dims_text, layer_type
+from caffe_tools.standard.layer import FLT_MIN, Layer, dims_text
+from caffe_tools.standard.registry import REAL, layer_type
 
 
 @layer_type(

@@ -15,8 +15,8 @@ import onnx_ir as ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Float, Repeated, UInt
 from caffe_tools.standard.detection.boxes import among_the_best, non_maximum_suppression
-from caffe_tools.standard.python_types import param_values, python_layer_type
-from caffe_tools.standard.registry import Layer, dims_text, layer_type
+from caffe_tools.standard.layer import Layer, dims_text, param_values
+from caffe_tools.standard.registry import layer_type, python_layer_type
 
 RATIOS, SCALES = (0.5, 1.0, 2.0), (8.0, 16.0, 32.0)
 """height / width of the anchors, and their sizes in base boxes."""

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Float, Int, Submessage
 from caffe_tools.prototxt.messages import ENGINE, FILLER
-from caffe_tools.standard.registry import Layer, filled_with, layer_type
+from caffe_tools.standard.layer import Layer, filled_with
+from caffe_tools.standard.registry import layer_type
 
 
 @layer_type("ReLU", relu_param={"negative_slope": Float(0.0), "engine": ENGINE})

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, Float, Int, Repeated, Submessage, Values
 from caffe_tools.prototxt.messages import FILLER
-from caffe_tools.standard.registry import Layer, dims_text, expect_shape, filled_with, layer_type
+from caffe_tools.standard.layer import Layer, dims_text, expect_shape, filled_with
+from caffe_tools.standard.registry import layer_type
 
 
 @layer_type(

@@ -8,7 +8,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
-from caffe_tools.standard.registry import Layer, expect_shape, layer_type
+from caffe_tools.standard.layer import Layer, expect_shape
+from caffe_tools.standard.registry import layer_type
 
 
 @layer_type("Axpy", bottoms=3)

@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.messages import ENGINE
-from caffe_tools.standard.registry import Layer, layer_type
+from caffe_tools.standard.layer import Layer
+from caffe_tools.standard.registry import layer_type
 
 
 @layer_type("ReLU6", relu6_param={"engine": ENGINE})

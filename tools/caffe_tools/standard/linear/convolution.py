@@ -15,7 +15,8 @@ import onnx_ir as ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, Int, Repeated, Submessage, UInt
 from caffe_tools.prototxt.messages import FILLER
-from caffe_tools.standard.registry import Layer, dims_text, expect_shape, layer_type
+from caffe_tools.standard.layer import Layer, dims_text, expect_shape
+from caffe_tools.standard.registry import layer_type
 
 CONVOLUTION_PARAM = {
     "num_output": UInt(),

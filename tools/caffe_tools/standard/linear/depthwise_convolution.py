@@ -9,8 +9,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
+from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.linear.convolution import CONVOLUTION_PARAM, check_reach, convolution, keep_dims, window_of
-from caffe_tools.standard.registry import Layer, layer_type
+from caffe_tools.standard.registry import layer_type
 
 
 @layer_type("DepthwiseConvolution", bottoms=(1, None), tops=(1, None), convolution_param=CONVOLUTION_PARAM)

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Int, Submessage, UInt
 from caffe_tools.prototxt.messages import FILLER
-from caffe_tools.standard.registry import Layer, layer_type
+from caffe_tools.standard.layer import Layer
+from caffe_tools.standard.registry import layer_type
 
 
 @layer_type(

@@ -24,7 +24,8 @@ from caffe_tools.gradient.scan import Step, Values, scan
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Submessage, UInt
 from caffe_tools.prototxt.messages import FILLER
-from caffe_tools.standard.registry import BINARY, Layer, dims_text, expect_shape, layer_type
+from caffe_tools.standard.layer import Layer, dims_text, expect_shape
+from caffe_tools.standard.registry import BINARY, layer_type
 
 RECURRENT_PARAM = {
     "num_output": UInt(0),

@@ -9,8 +9,9 @@ import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Int, UInt
+from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.loss.labels import position_labels
-from caffe_tools.standard.registry import CLASS_INDEX, REAL, Layer, layer_type
+from caffe_tools.standard.registry import CLASS_INDEX, REAL, layer_type
 
 
 @layer_type(

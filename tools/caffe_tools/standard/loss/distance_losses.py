@@ -9,8 +9,9 @@ import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, Float
+from caffe_tools.standard.layer import Layer, dims_text, expect_shape
 from caffe_tools.standard.loss.labels import check_batch, row_labels, rows
-from caffe_tools.standard.registry import BINARY, CLASS_INDEX, Layer, dims_text, expect_shape, layer_type
+from caffe_tools.standard.registry import BINARY, CLASS_INDEX, layer_type
 
 
 @layer_type("EuclideanLoss", bottoms=2, is_loss=True)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.dims import Dim, same_count
-from caffe_tools.standard.registry import Layer, dims_text
+from caffe_tools.standard.layer import Layer, dims_text
 
 
 def check_batch(op: Builder, layer: Layer, x: ir.Value, label: ir.Value, index: int = 1) -> None:

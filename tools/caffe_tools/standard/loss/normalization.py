@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
-from caffe_tools.standard.registry import Layer
+from caffe_tools.standard.layer import Layer
 
 
 def counted(op: Builder, layer: Layer, label: ir.Value) -> ir.Value | None:

@@ -10,9 +10,10 @@ import onnx_ir as ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.dims import same_count
 from caffe_tools.prototxt.messages import LOSS_PARAM
+from caffe_tools.standard.layer import Layer, dims_text
 from caffe_tools.standard.loss.labels import check_batch
 from caffe_tools.standard.loss.normalization import counted, divisor
-from caffe_tools.standard.registry import BINARY, Layer, dims_text, layer_type
+from caffe_tools.standard.registry import BINARY, layer_type
 
 
 @layer_type("SigmoidCrossEntropyLoss", bottoms=2, tops=(1, 2), is_loss=True, labels={1: BINARY}, loss_param=LOSS_PARAM)

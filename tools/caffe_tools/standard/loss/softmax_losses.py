@@ -14,9 +14,10 @@ from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.dims import same_count
 from caffe_tools.prototxt.fields import Enum, Int, String
 from caffe_tools.prototxt.messages import LOSS_PARAM
+from caffe_tools.standard.layer import FLT_MIN, Layer, dims_text
 from caffe_tools.standard.loss.labels import check_batch, position_labels, row_labels, rows
 from caffe_tools.standard.loss.normalization import counted, divisor
-from caffe_tools.standard.registry import CLASS_INDEX, FLT_MIN, REAL, Layer, dims_text, layer_type
+from caffe_tools.standard.registry import CLASS_INDEX, REAL, layer_type
 
 LOG_THRESHOLD = 1e-20
 """The floor under probabilities in InfogainLoss and MultinomialLogisticLoss (kLOG_THRESHOLD)."""

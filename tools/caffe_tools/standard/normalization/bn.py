@@ -11,7 +11,8 @@ import onnx_ir as ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, Float, Submessage
 from caffe_tools.prototxt.messages import ENGINE, FILLER
-from caffe_tools.standard.registry import Layer, dims_text, filled_with, layer_type
+from caffe_tools.standard.layer import Layer, dims_text, filled_with
+from caffe_tools.standard.registry import layer_type
 
 SEGNET = {"bn_mode"}
 WITH_STATISTICS = {"slope_filler", "bias_filler", "momentum", "eps", "frozen", "var_eps", "moving_average", "decay"}

@@ -10,7 +10,8 @@ import onnx_ir as ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Float, Submessage
 from caffe_tools.prototxt.messages import FILLER
-from caffe_tools.standard.registry import Layer, dims_text, filled_with, layer_type
+from caffe_tools.standard.layer import Layer, dims_text, filled_with
+from caffe_tools.standard.registry import layer_type
 
 
 @layer_type(

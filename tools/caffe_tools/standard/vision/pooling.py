@@ -12,7 +12,8 @@ import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, UInt
-from caffe_tools.standard.registry import FLT_MAX, Layer, layer_type
+from caffe_tools.standard.layer import FLT_MAX, Layer
+from caffe_tools.standard.registry import layer_type
 
 POOLING_PARAM = {
     "pool": Enum("MAX", "AVE", "STOCHASTIC"),

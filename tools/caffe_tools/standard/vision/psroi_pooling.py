@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Float, Int
-from caffe_tools.standard.registry import Layer, layer_type
+from caffe_tools.standard.layer import Layer
+from caffe_tools.standard.registry import layer_type
 from caffe_tools.standard.vision.roi_pooling import check_rois, round_away
 
 

@@ -13,7 +13,8 @@ import onnx_ir as ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.loop import loop
 from caffe_tools.prototxt.fields import Float, UInt
-from caffe_tools.standard.registry import Layer, dims_text, layer_type
+from caffe_tools.standard.layer import Layer, dims_text
+from caffe_tools.standard.registry import layer_type
 
 
 @layer_type(

@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, UInt
-from caffe_tools.standard.registry import REAL, Layer, dims_text, expect_shape, layer_type
+from caffe_tools.standard.layer import Layer, dims_text, expect_shape
+from caffe_tools.standard.registry import REAL, layer_type
 
 
 @layer_type(

@@ -1,0 +1,189 @@
+"""What a layer type's function knows of the layer that it builds, and whom it asks for what differs between hosts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from caffe_layers import params
+from caffe_tools.errors import GraphError, NetError, nearest
+from caffe_tools.graph.builder import Builder
+from caffe_tools.prototxt import fields
+from caffe_tools.prototxt.fields import Values
+from caffe_tools.prototxt.layer_spec import LAYER, LayerSpec
+from caffe_tools.prototxt.messages import FILLER
+from caffe_tools.standard.registry import TYPES, LayerType
+
+
+class Host(Protocol):
+    """Who builds a layer: the embedded net (parameters are inputs) or an export (parameters are stored tensors)."""
+
+    def parameter(self, index: int, shape: Sequence[int], filler: Values) -> ir.Value: ...
+
+    def update(self, index: int, value: ir.Value) -> None: ...
+
+    def random_uniform(self, like: ir.Value) -> ir.Value: ...
+
+    def state(self, index: int, shape: Sequence[int]) -> ir.Value | None: ...
+
+    def keep(self, index: int, value: ir.Value) -> None: ...
+
+
+DEFAULT_FILLER = fields.read(None, FILLER, "filler")
+
+
+def filled_with(value: float) -> Values:
+    """A constant filler."""
+    return Values({**vars(DEFAULT_FILLER), "value": value}, frozenset())
+
+
+@dataclass
+class Layer:
+    """What a layer type's function knows of the layer that it builds."""
+
+    spec: LayerSpec
+    type: LayerType
+    host: Host
+    directory: str = ""
+    learnable_count: int = 0
+    statistics: set[int] = field(default_factory=set)
+    label_ranges: dict[int, tuple[int, int | None]] = field(default_factory=dict)
+    _messages: dict[str, Values] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def phase(self) -> str:
+        return self.spec.phase
+
+    @property
+    def top_count(self) -> int:
+        return len(self.spec.tops)
+
+    def __getattr__(self, message: str) -> Values:
+        """The values of a declared parameter message, such as ``layer.pooling_param``."""
+        declared = self.type.messages.get(message)
+        if declared is None:
+            raise AttributeError(message)
+        if message not in self._messages:
+            self._messages[message] = self.spec.read(message, declared)
+        return self._messages[message]
+
+    def parameter(self, shape: Sequence[int], filler: Values | None = None) -> ir.Value:
+        """The layer's next learnable blob. ``filler`` (default: zeros) fills it where no weights are given."""
+        index, self.learnable_count = self.learnable_count, self.learnable_count + 1
+        return self.host.parameter(index, tuple(int(dim) for dim in shape), filler or DEFAULT_FILLER)
+
+    def statistic(self, shape: Sequence[int]) -> ir.Value:
+        """The layer's next stored blob that no gradient changes (BatchNorm's running statistics), at first zeros."""
+        self.statistics.add(self.learnable_count)
+        return self.parameter(shape)
+
+    def update(self, index: int, value: ir.Value) -> None:
+        """The forward pass leaves ``value`` in stored blob ``index``."""
+        self.host.update(index, value)
+
+    def random_uniform(self, like: ir.Value) -> ir.Value:
+        """Random numbers in [0, 1) of the shape of ``like``, drawn anew in every forward pass."""
+        return self.host.random_uniform(like)
+
+    def state(self, index: int, shape: Sequence[int]) -> ir.Value | None:
+        """What the last forward pass kept under ``index`` (zeros in the first); None where every pass is a first."""
+        return self.host.state(index, shape)
+
+    def keep(self, index: int, value: ir.Value) -> None:
+        """The forward pass leaves ``value`` to the next one, as its state ``index``."""
+        self.host.keep(index, value)
+
+    def expect_labels(self, index: int, classes: int | str, ignored: int | None = None) -> None:
+        """Bottom ``index`` holds labels from 0 to ``classes`` - 1, or ``ignored``; who runs the layer checks that."""
+        if isinstance(classes, int):
+            self.label_ranges[index] = (classes, ignored)
+
+    def axis(self, axis: int, value: ir.Value, what: str = "axis") -> int:
+        """``axis`` counted from the front; NetError where the blob has no such axis."""
+        return canonical_axis(self.spec, axis, len(value.shape), what)
+
+    def path(self, name: str) -> str:
+        """A file that the prototxt names: relative to the working directory as in Caffe, else to the prototxt."""
+        beside = os.path.join(self.directory, name)
+        return beside if not os.path.exists(name) and os.path.exists(beside) else name
+
+    def error(self, text: str, field_name: str | None = None) -> NetError:
+        return self.spec.error(text, field_name)
+
+
+def canonical_axis(spec: LayerSpec, axis: int, rank: int, what: str = "axis") -> int:
+    if not -rank <= axis < rank:
+        raise spec.error(f"{what} {axis} is out of range for a blob of {rank} axes: give {-rank} to {rank - 1}")
+    return axis % rank
+
+
+def check_form(spec: LayerSpec, kind: LayerType) -> None:
+    """NetError where the layer has too few or too many bottoms or tops, or a field that looks like a slip of the pen.
+
+    Other fields that no Caffe knows are those of a fork, and let pass.
+    """
+    known = {name for type_ in TYPES.values() for name in type_.messages} | set(kind.messages) | set(LAYER)
+    for name in spec.message.names():
+        hint = nearest(name, [*kind.messages, *LAYER], cutoff=0.85)
+        if name not in known and hint:
+            raise spec.error(f"it has no field {name!r}: {hint}", name)
+    for what, have, (least, most) in (("bottom", len(spec.bottoms), kind.bottoms), ("top", len(spec.tops), kind.tops)):
+        if have < least or (most is not None and have > most):
+            wanted = f"at least {least}" if most is None else str(least) if least == most else f"{least} to {most}"
+            raise spec.error(f"it has {have} {what} blobs, but takes {wanted}")
+
+
+def build(op: Builder, layer: Layer, bottoms: Sequence[ir.Value]) -> tuple[ir.Value, ...]:
+    """The tops of ``layer`` over ``bottoms``, appended to ``op``'s graph."""
+    check_form(layer.spec, layer.type)
+    layer.learnable_count = 0
+    with op.layer(layer.name):
+        try:
+            tops = layer.type.function(op, layer, *bottoms)
+        except GraphError as error:
+            raise layer.error(str(error)) from None
+    return tops if isinstance(tops, tuple) else (tops,)
+
+
+def expect_shape(layer: Layer, index: int, have: Sequence, want: Sequence, why: str) -> None:
+    """NetError where bottom ``index`` has another shape than ``why`` demands; symbolic dims fit anything."""
+    fits = len(have) == len(want) and all(
+        h == w or isinstance(h, str) or isinstance(w, str) for h, w in zip(have, want, strict=True)
+    )
+    if not fits:
+        raise layer.error(
+            f"bottom {layer.spec.bottoms[index]!r} has the shape {dims_text(have)}, but must have"
+            f" {dims_text(want)}: {why}"
+        )
+
+
+def dims_text(dims: Sequence) -> str:
+    return "×".join(map(str, dims)) if len(dims) else "() (a scalar)"
+
+
+FLT_MIN = float(np.finfo(np.float32).tiny)
+FLT_MAX = float(np.finfo(np.float32).max)
+
+
+def param_values(layer: Layer, kinds: Mapping[str, Callable[[Any], bool]]) -> dict[str, Any]:
+    """The values that ``param_str`` gives; NetError where one of ``kinds`` (key → test) is not of its kind.
+
+    Keys that ``kinds`` does not name pass: the layers in the wild ignore what they do not know.
+    """
+    try:
+        values = params.parse(layer.python_param.param_str)
+    except params.ValueRefused as error:
+        raise layer.error(str(error), "python_param") from None
+    for key, is_right in kinds.items():
+        if key in values and not is_right(values[key]):
+            raise layer.error(f"param_str: {key} is {values[key]!r}, which is not what it takes", "python_param")
+    return values
