@@ -16,6 +16,8 @@ test: $(VENV)/test.stamp
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/vermin --quiet --no-tips --violations --target=3.8- layers tests/in_caffe tools/caffe_tools/entry.py
 
 # An installation is repeated when what it depends on changes. It is editable, so a change of the code needs none.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from caffe_tools.errors import NetError, nearest
 from caffe_tools.prototxt.message import Identifier, Message
@@ -87,6 +87,10 @@ class Values:
     def __init__(self, values: Mapping[str, Any], given: frozenset[str]) -> None:
         self.__dict__.update(values)
         self.given = given
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __repr__(self) -> str:
         return f"Values({', '.join(f'{k}={v!r}' for k, v in self.__dict__.items() if k != 'given')})"
