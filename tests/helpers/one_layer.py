@@ -7,24 +7,24 @@ import onnxruntime
 
 from caffe_tools.export.export import ExportOptions, export
 from caffe_tools.net.net import Net
-from nets import inputs, layer, net_of
+from nets import FORCE, inputs, layer, net_of
 
 
 def net_over(
-    bottoms: dict[str, np.ndarray], type_: str, parameters: str = "", tops: str = "top", phase: str = "TEST", **keywords
+    type_: str, bottoms: dict[str, object], more: str = "", tops: str = "top", phase: str = "TEST", **keywords
 ) -> Net:
-    """A net of one layer, called ``layer``, whose inputs hold ``bottoms``."""
+    """A net of one layer, called ``layer``, whose inputs hold ``bottoms``; ``more`` is the rest of its message."""
     shapes = {name: np.shape(array) for name, array in bottoms.items()}
-    text = inputs(**shapes) + layer(type_, "layer", " ".join(bottoms), tops, parameters)
-    net = net_of("force_backward: true\n" + text, phase, **keywords)
+    text = inputs(**shapes) + layer("layer", type_, " ".join(bottoms), tops, more)
+    net = net_of(FORCE + text, phase, **keywords)
     for name, array in bottoms.items():
         net.blobs[name].data[...] = array
     return net
 
 
-def top_of(bottoms: dict[str, np.ndarray], type_: str, parameters: str = "", phase: str = "TEST") -> np.ndarray:
+def top_of(type_: str, bottoms: dict[str, object], more: str = "", phase: str = "TEST") -> np.ndarray:
     """What the layer makes of the bottoms."""
-    return net_over(bottoms, type_, parameters, phase=phase).forward()["top"]
+    return net_over(type_, bottoms, more, phase=phase).forward()["top"]
 
 
 def diffs_of(net: Net, **top_diffs: np.ndarray) -> dict[str, np.ndarray]:

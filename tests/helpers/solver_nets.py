@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+import nets
 from caffe_tools import prototxt
 from caffe_tools.training.solver_spec import SolverSpec
 from nets import dims, layer, net_of
@@ -14,19 +16,16 @@ FIXED = 'base_lr: 0.1 lr_policy: "fixed" '
 def filled(name: str, shape: tuple) -> str:
     """A DummyData layer that draws its blob anew in every forward pass."""
     text = f'dummy_data_param {{ shape {{ {dims(shape)} }} data_filler {{ type: "gaussian" }} }}'
-    return layer("DummyData", name, "", name, text)
+    return layer(name, "DummyData", "", name, text)
 
 
-def inner_product(name: str, bottom: str, top: str, outputs: int = 3, more: str = "") -> str:
-    weights = f'inner_product_param {{ num_output: {outputs} weight_filler {{ type: "xavier" }} }}'
-    return layer("InnerProduct", name, bottom, top, f"{weights} {more}")
-
+inner_product = partial(nets.inner_product, fillers='weight_filler { type: "xavier" }')
 
 NET = (
     filled("data", (4, 5))
     + filled("target", (4, 3))
     + inner_product("ip", "data", "score")
-    + layer("EuclideanLoss", "loss", "score target", "loss")
+    + layer("loss", "EuclideanLoss", "score target", "loss")
 )
 
 

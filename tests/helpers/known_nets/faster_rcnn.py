@@ -22,7 +22,7 @@ def faster_rcnn(divisor: int = 1, height: int = 224, width: int = 224) -> str:
     features = body(net, "data")
     rois = _proposals(net, features)
     pooling = "roi_pooling_param { pooled_h: 7 pooled_w: 7 spatial_scale: 0.0625 }"
-    blob = fully_connected(net, net.layer("ROIPooling", "roi_pool5", [features, rois], "pool5", pooling))
+    blob = fully_connected(net, net.layer("roi_pool5", "ROIPooling", [features, rois], "pool5", pooling))
     scores = net.inner_product("cls_score", blob, CLASSES, filler="xavier")
     net.inner_product("bbox_pred", blob, 4 * CLASSES, filler="xavier")
     net.softmax("cls_prob", scores)
@@ -37,8 +37,8 @@ def _proposals(net: Prototxt, features: str) -> str:
     blob = net.softmax("rpn_cls_prob", net.reshape("rpn_cls_score_reshape", scores, 0, 2, -1, 0))
     probabilities = net.reshape("rpn_cls_prob_reshape", blob, 0, 2 * ANCHORS, -1, 0)
     return net.layer(
-        "Python",
         "proposal",
+        "Python",
         [probabilities, boxes, "im_info"],
         "rois",
         r"""python_param { module: "rpn.proposal_layer" layer: "ProposalLayer" param_str: "\'feat_stride\': 16" }""",

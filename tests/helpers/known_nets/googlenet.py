@@ -42,8 +42,8 @@ def googlenet_train(divisor: int = 1, batch: int = 32) -> str:
 def _images(net: Prototxt, phase: str, batch: int) -> None:
     source = f"examples/imagenet/ilsvrc12_{'train' if phase == 'TRAIN' else 'val'}_lmdb"
     net.layer(
-        "Data",
         "data",
+        "Data",
         [],
         "data",
         f'top: "label" include {{ phase: {phase} }}'
@@ -81,7 +81,7 @@ def _inception(net: Prototxt, block: str, blob: str) -> str:
     towers.append(_conv_relu(net, prefix, "5x5", reduced, five, 5, pad=2))
     pooled = net.pool(f"{prefix}pool", blob, "MAX", 3, 1, pad=1)
     towers.append(_conv_relu(net, prefix, "pool_proj", pooled, projection, 1))
-    return net.layer("Concat", f"{prefix}output", towers)
+    return net.layer(f"{prefix}output", "Concat", towers)
 
 
 def _auxiliary(net: Prototxt, name: str, blob: str) -> None:
@@ -95,10 +95,10 @@ def _auxiliary(net: Prototxt, name: str, blob: str) -> None:
 
 
 def _loss(net: Prototxt, name: str, scores: str, top: str, weight: float, layer: str | None = None) -> None:
-    net.layer("SoftmaxWithLoss", layer or top, [scores, "label"], top, f"loss_weight: {weight}")
+    net.layer(layer or top, "SoftmaxWithLoss", [scores, "label"], top, f"loss_weight: {weight}")
     for best in (1, 5):
         text = f"include {{ phase: TEST }} accuracy_param {{ top_k: {best} }}"
-        net.layer("Accuracy", f"{name}/top-{best}", [scores, "label"], text=text)
+        net.layer(f"{name}/top-{best}", "Accuracy", [scores, "label"], text=text)
 
 
 def _conv_relu(

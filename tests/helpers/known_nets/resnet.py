@@ -34,7 +34,7 @@ def _block(net: Prototxt, name: str, blob: str, channels: int, stride: int, proj
     inner = _conv(net, f"{name}_branch2b", inner, channels, 3, pad=1)
     net.relu(f"res{name}_branch2b_relu", inner)
     inner = _conv(net, f"{name}_branch2c", inner, 4 * channels, 1, scale=0.2)
-    return net.relu(f"res{name}_relu", net.layer("Eltwise", f"res{name}", [shortcut, inner]))
+    return net.relu(f"res{name}_relu", net.layer(f"res{name}", "Eltwise", [shortcut, inner]))
 
 
 def _conv(net: Prototxt, name: str, blob: str, channels: int, kernel: int, scale: float = 1.0, **options: int) -> str:
@@ -48,7 +48,7 @@ def _normalized(net: Prototxt, name: str, blob: str, scale: float = 1.0) -> str:
     It is small where a branch ends, as in nets that have learned: 16 random branches as strong as their shortcuts would
     magnify any rounding a hundredfold.
     """
-    net.layer("BatchNorm", f"bn{name}", blob, blob, "batch_norm_param { use_global_stats: true }")
+    net.layer(f"bn{name}", "BatchNorm", blob, blob, "batch_norm_param { use_global_stats: true }")
     weights = f'filler {{ type: "uniform" min: {0.5 * scale} max: {1.5 * scale} }}'
     biases = 'bias_filler { type: "gaussian" std: 0.1 }'
-    return net.layer("Scale", f"scale{name}", blob, blob, f"scale_param {{ bias_term: true {weights} {biases} }}")
+    return net.layer(f"scale{name}", "Scale", blob, blob, f"scale_param {{ bias_term: true {weights} {biases} }}")

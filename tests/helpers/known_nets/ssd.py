@@ -57,8 +57,8 @@ def ssd300_train(divisor: int = 1, batch: int = 2, objects: int = 3) -> str:
     _body(net, "data")
     tops = heads(net, SOURCES, kernel=3)
     net.layer(
-        "MultiBoxLoss",
         "mbox_loss",
+        "MultiBoxLoss",
         [*tops, "label"],
         text="include { phase: TRAIN } propagate_down: [true, true, false, false] loss_param { normalization: VALID }"
         " multibox_loss_param { loc_loss_type: SMOOTH_L1 conf_loss_type: SOFTMAX loc_weight: 1.0"
@@ -84,7 +84,7 @@ def _body(net: Prototxt, data: str) -> None:
         blob = _conv_relu(net, f"conv{number}_2", blob, channels, 3, **options)
     scale = 'scale_filler { type: "constant" value: 20 }'
     text = f"norm_param {{ across_spatial: false {scale} channel_shared: false }}"
-    net.layer("Normalize", "conv4_3_norm", "conv4_3", text=text)
+    net.layer("conv4_3_norm", "Normalize", "conv4_3", text=text)
 
 
 def _conv_relu(net: Prototxt, name: str, blob: str, channels: int, kernel: int, **options: int) -> str:
@@ -101,8 +101,8 @@ def heads(net: Prototxt, sources: tuple[Source, ...], kernel: int) -> tuple[str,
                 prefix + what, source.blob, source.priors * outputs, kernel, pad=kernel // 2, filler="xavier"
             )
             order = "permute_param { order: 0 order: 2 order: 3 order: 1 }"
-            blob = net.layer("Permute", f"{prefix}{what}_perm", blob, text=order)
-            flat[what].append(net.layer("Flatten", f"{prefix}{what}_flat", blob, text="flatten_param { axis: 1 }"))
+            blob = net.layer(f"{prefix}{what}_perm", "Permute", blob, text=order)
+            flat[what].append(net.layer(f"{prefix}{what}_flat", "Flatten", blob, text="flatten_param { axis: 1 }"))
         flat["priorbox"].append(_prior_box(net, source, f"{prefix}priorbox"))
     loc, conf = (net.concat(f"mbox_{what}", flat[what]) for what in ("loc", "conf"))
     return loc, conf, net.concat("mbox_priorbox", flat["priorbox"], axis=2)
@@ -113,8 +113,8 @@ def _prior_box(net: Prototxt, source: Source, name: str) -> str:
     ratios = "".join(f" aspect_ratio: {ratio}" for ratio in source.aspect_ratios)
     step = f" step: {source.step}" if source.step is not None else ""
     return net.layer(
-        "PriorBox",
         name,
+        "PriorBox",
         [source.blob, "data"],
         text=f"prior_box_param {{ min_size: {source.min_size}{largest}{ratios} flip: true clip: false"
         f" variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2{step} offset: 0.5 }}",
@@ -124,10 +124,10 @@ def _prior_box(net: Prototxt, source: Source, name: str) -> str:
 def detection_output(net: Prototxt, nms_top_k: int, keep_top_k: int, confidence: float, text: str = "") -> None:
     """The scores as probabilities, and what is left of the boxes after non-maximum suppression."""
     blob = net.softmax("mbox_conf_softmax", net.reshape("mbox_conf_reshape", "mbox_conf", 0, -1, CLASSES), axis=2)
-    blob = net.layer("Flatten", "mbox_conf_flatten", blob, text="flatten_param { axis: 1 }")
+    blob = net.layer("mbox_conf_flatten", "Flatten", blob, text="flatten_param { axis: 1 }")
     net.layer(
-        "DetectionOutput",
         "detection_out",
+        "DetectionOutput",
         ["mbox_loc", blob, "mbox_priorbox"],
         text=f"include {{ phase: TEST }} detection_output_param {{ num_classes: {CLASSES} share_location: true"
         f" background_label_id: 0 nms_param {{ nms_threshold: 0.45 top_k: {nms_top_k} }} {text}"

@@ -27,18 +27,18 @@ class Prototxt:
         self._text.append(f'input: "{name}"\ninput_shape {{ {_dims(shape)} }}\n')
         return name
 
-    def layer(self, kind: str, name: str, bottoms: str | Sequence[str], top: str | None = None, text: str = "") -> str:
+    def layer(self, name: str, type_: str, bottoms: str | Sequence[str], top: str | None = None, text: str = "") -> str:
         """Any layer with one top; ``text`` is what its message holds besides name, type, bottoms and top."""
         top = name if top is None else top
         bottoms = [bottoms] if isinstance(bottoms, str) else bottoms
         ends = "".join(f'  bottom: "{bottom}"\n' for bottom in bottoms) + f'  top: "{top}"\n'
         body = f"  {text}\n" if text else ""
-        self._text.append(f'layer {{\n  name: "{name}"\n  type: "{kind}"\n{ends}{body}}}\n')
+        self._text.append(f'layer {{\n  name: "{name}"\n  type: "{type_}"\n{ends}{body}}}\n')
         return top
 
     def input(self, name: str, *shape: int, layer: str | None = None, text: str = "") -> str:
         """An Input layer, called as its top where ``layer`` is silent."""
-        return self.layer("Input", layer or name, [], name, f"input_param {{ shape {{ {_dims(shape)} }} }} {text}")
+        return self.layer(layer or name, "Input", [], name, f"input_param {{ shape {{ {_dims(shape)} }} }} {text}")
 
     def conv(
         self,
@@ -59,8 +59,8 @@ class Prototxt:
         given = "".join(f" {field}: {value}" for field, (value, default) in options.items() if value != default)
         weights = _fillers(filler) if bias else f'bias_term: false weight_filler {{ type: "{filler}" }}'
         return self.layer(
-            "Convolution",
             name,
+            "Convolution",
             bottom,
             top,
             f"convolution_param {{ num_output: {num_output} kernel_size: {kernel}{given} {weights} }}",
@@ -69,8 +69,8 @@ class Prototxt:
     def deconv(self, name: str, bottom: str, num_output: int, kernel: int, stride: int) -> str:
         """Upsampling without bias that is not trained."""
         return self.layer(
-            "Deconvolution",
             name,
+            "Deconvolution",
             bottom,
             text=f"param {{ lr_mult: 0 }} convolution_param {{ num_output: {num_output} bias_term: false"
             f' kernel_size: {kernel} stride: {stride} weight_filler {{ type: "bilinear" }} }}',
@@ -78,38 +78,38 @@ class Prototxt:
 
     def inner_product(self, name: str, bottom: str, num_output: int, filler: str = "msra") -> str:
         text = f"inner_product_param {{ num_output: {num_output} {_fillers(filler)} }}"
-        return self.layer("InnerProduct", name, bottom, text=text)
+        return self.layer(name, "InnerProduct", bottom, text=text)
 
     def relu(self, name: str, blob: str) -> str:
-        return self.layer("ReLU", name, blob, blob)
+        return self.layer(name, "ReLU", blob, blob)
 
     def dropout(self, name: str, blob: str, ratio: float = 0.5) -> str:
-        return self.layer("Dropout", name, blob, blob, f"dropout_param {{ dropout_ratio: {ratio} }}")
+        return self.layer(name, "Dropout", blob, blob, f"dropout_param {{ dropout_ratio: {ratio} }}")
 
     def pool(self, name: str, bottom: str, pool: str, kernel: int, stride: int, pad: int = 0) -> str:
         padding = f" pad: {pad}" if pad else ""
         text = f"pooling_param {{ pool: {pool} kernel_size: {kernel} stride: {stride}{padding} }}"
-        return self.layer("Pooling", name, bottom, text=text)
+        return self.layer(name, "Pooling", bottom, text=text)
 
     def lrn(self, name: str, bottom: str) -> str:
         """Across five channels, as AlexNet and GoogLeNet do."""
-        return self.layer("LRN", name, bottom, text="lrn_param { local_size: 5 alpha: 0.0001 beta: 0.75 }")
+        return self.layer(name, "LRN", bottom, text="lrn_param { local_size: 5 alpha: 0.0001 beta: 0.75 }")
 
     def concat(self, name: str, bottoms: Sequence[str], axis: int = 1) -> str:
-        return self.layer("Concat", name, bottoms, text=f"concat_param {{ axis: {axis} }}")
+        return self.layer(name, "Concat", bottoms, text=f"concat_param {{ axis: {axis} }}")
 
     def add(self, name: str, bottoms: Sequence[str]) -> str:
-        return self.layer("Eltwise", name, bottoms, text="eltwise_param { operation: SUM }")
+        return self.layer(name, "Eltwise", bottoms, text="eltwise_param { operation: SUM }")
 
     def crop(self, name: str, bottom: str, like: str, offset: int) -> str:
         """The image of ``bottom`` from ``offset`` on, in the size of ``like``."""
-        return self.layer("Crop", name, [bottom, like], text=f"crop_param {{ axis: 2 offset: {offset} }}")
+        return self.layer(name, "Crop", [bottom, like], text=f"crop_param {{ axis: 2 offset: {offset} }}")
 
     def reshape(self, name: str, bottom: str, *dims: int) -> str:
-        return self.layer("Reshape", name, bottom, text=f"reshape_param {{ shape {{ {_dims(dims)} }} }}")
+        return self.layer(name, "Reshape", bottom, text=f"reshape_param {{ shape {{ {_dims(dims)} }} }}")
 
     def softmax(self, name: str, bottom: str, axis: int = 1) -> str:
-        return self.layer("Softmax", name, bottom, text=f"softmax_param {{ axis: {axis} }}" if axis != 1 else "")
+        return self.layer(name, "Softmax", bottom, text=f"softmax_param {{ axis: {axis} }}" if axis != 1 else "")
 
 
 def _dims(shape: Sequence[int]) -> str:

@@ -15,7 +15,7 @@ from caffe_tools.check.compare import CheckResult, compare, difference
 from caffe_tools.errors import NetError
 from caffe_tools.files import strict_json
 from caffe_tools.report.tables import check_as_html
-from net_text import FORCE, data, euclidean_loss, inner_product, layer, make_net, python
+from nets import FORCE, drawn_net, euclidean_loss, inner_product, inputs, layer, python
 
 numbers = st.floats(-1e6, 1e6, width=32)
 tensors = arrays(np.float32, array_shapes(max_dims=3, max_side=4), elements=numbers)
@@ -104,8 +104,7 @@ def test_json_has_words_for_numbers_that_are_not_finite():
 # What is compared ----------------------------------------------------------------------------------------------------
 
 NET = (
-    data("data", 4, 5)
-    + data("target", 4, 3)
+    inputs(data=(4, 5), target=(4, 3))
     + inner_product("ip", "data", "x")
     + layer("relu", "ReLU", "x", "x")
     + inner_product("ip2", "x", "y")
@@ -119,12 +118,12 @@ def keys(result):
 
 
 def test_blobs_come_in_their_order_then_gradients_backwards_then_parameters():
-    (result,) = check(make_net(NET))
+    (result,) = check(drawn_net(NET))
     assert result.agrees and keys(result) == KEYS
 
 
 def test_each_row_names_the_layer_that_computes_it():
-    (result,) = check(make_net(NET))
+    (result,) = check(drawn_net(NET))
     layers = {row.key: row.layer for row in result.rows}
     assert layers["data/x"] == "relu"  # the last that wrote it
     assert layers["diff/y"] == "loss"
@@ -132,13 +131,13 @@ def test_each_row_names_the_layer_that_computes_it():
 
 
 def test_in_test_phase_there_is_no_backward():
-    (result,) = check(make_net(NET, "TEST"))
+    (result,) = check(drawn_net(NET, "TEST"))
     assert keys(result) == KEYS[:3]
 
 
 def test_both_runs_of_dropout_have_the_same_random_numbers():
-    text = data("data", 40, 5) + inner_product("ip", "data", "x")
-    net = make_net(text + layer("drop", "Dropout", "x", "y", "dropout_param { dropout_ratio: 0.5 } loss_weight: 1"))
+    text = inputs(data=(40, 5)) + inner_product("ip", "data", "x")
+    net = drawn_net(text + layer("drop", "Dropout", "x", "y", "dropout_param { dropout_ratio: 0.5 } loss_weight: 1"))
     (result,) = check(net)
     assert result.agrees and "diff/x" in keys(result)
     assert 0.3 < (net.blobs["y"].data == 0).mean() < 0.7
@@ -146,14 +145,14 @@ def test_both_runs_of_dropout_have_the_same_random_numbers():
 
 def test_the_statistics_that_a_forward_pass_leaves_are_compared():
     text = NET.replace(euclidean_loss("y"), layer("norm", "BatchNorm", "y", "norm") + euclidean_loss("norm"))
-    (result,) = check(make_net(text))
+    (result,) = check(drawn_net(text))
     assert result.agrees
     assert {"param_after/norm/0", "param_after/norm/1", "param_after/norm/2"} <= set(keys(result))
 
 
 def test_statistics_that_the_forward_pass_only_uses_are_not_compared():
     norm = layer("norm", "BatchNorm", "y", "norm", "batch_norm_param { use_global_stats: true }")
-    net = make_net(NET.replace(euclidean_loss("y"), norm + euclidean_loss("norm")))
+    net = drawn_net(NET.replace(euclidean_loss("y"), norm + euclidean_loss("norm")))
     net.params["norm"][1].data[...] = net.params["norm"][2].data[...] = 1
     (result,) = check(net)
     assert result.agrees
@@ -161,7 +160,7 @@ def test_statistics_that_the_forward_pass_only_uses_are_not_compared():
 
 
 def test_a_net_without_a_loss_starts_from_the_diffs_that_its_outputs_hold():
-    net = make_net(FORCE + data("data", 4, 5) + layer("relu", "ReLU", "data", "y"))
+    net = drawn_net(FORCE + inputs(data=(4, 5)) + layer("relu", "ReLU", "data", "y"))
     net.blobs["y"].diff[...] = 7
     (result,) = check(net)
     assert result.agrees
@@ -170,22 +169,22 @@ def test_a_net_without_a_loss_starts_from_the_diffs_that_its_outputs_hold():
 
 def test_a_net_that_computes_nothing_is_an_error():
     with pytest.raises(NetError, match="there is nothing to compare: the net computes no blob, it only has data"):
-        check(make_net(data("data", 4, 5) + layer("silence", "Silence", "data")))
+        check(drawn_net(inputs(data=(4, 5)) + layer("silence", "Silence", "data")))
 
 
 # Notes ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_python_loss_without_a_loss_weight_is_pointed_out():
-    text = data("data", 4, 5) + data("label", 4) + inner_product("ip", "data", "x")
+    text = inputs(data=(4, 5), label=(4,)) + inner_product("ip", "data", "x")
     text += python("classify", "SoftmaxLossLayer", "x label", "loss").replace("loss_weight: 1", "")
-    (result,) = check(make_net(text))
+    (result,) = check(drawn_net(text))
     (note,) = result.notes
     assert "no gradient was checked" in note and "give layer 'classify' loss_weight: 1" in note
 
 
 def test_a_net_in_which_nothing_learns_under_a_loss_is_pointed_out():
-    (result,) = check(make_net(data("data", 4, 5) + inner_product("ip", "data", "x")))
+    (result,) = check(drawn_net(inputs(data=(4, 5)) + inner_product("ip", "data", "x")))
     assert result.notes == [
         "no gradient was checked: no learnable blob lies under a loss; force_backward: true asks for the gradients all"
         " the same"
@@ -196,12 +195,12 @@ def test_a_net_in_which_nothing_learns_under_a_loss_is_pointed_out():
 
 
 def reference(**changes):
-    layers, _ = run_layers(make_net(NET), training=True)
+    layers, _ = run_layers(drawn_net(NET), training=True)
     return {**layers.arrays, **changes}
 
 
 def test_against_a_reference_both_runs_are_compared_with_it():
-    results = check(make_net(NET), reference(), "theirs")
+    results = check(drawn_net(NET), reference(), "theirs")
     assert [(result.run, result.reference) for result in results] == [
         ("layer by layer", "theirs"),
         ("ONNX Runtime", "theirs"),
@@ -211,19 +210,19 @@ def test_against_a_reference_both_runs_are_compared_with_it():
 
 def test_rows_stand_in_the_nets_order_whatever_the_order_of_the_reference():
     backwards = dict(reversed(reference().items()))
-    assert keys(check(make_net(NET), backwards, "theirs")[0]) == KEYS
+    assert keys(check(drawn_net(NET), backwards, "theirs")[0]) == KEYS
 
 
 def test_the_first_that_goes_wrong_is_the_first_that_the_net_computes():
     wrong = {key: array + 1 for key, array in reference().items() if key in ("data/y", "diff/y", "pdiff/ip/0")}
-    for result in check(make_net(NET), reference(**wrong), "theirs"):
+    for result in check(drawn_net(NET), reference(**wrong), "theirs"):
         assert not result.agrees and result.first_wrong.key == "data/y"
 
 
 def test_what_only_one_side_has_is_told():
     theirs = reference(**{"data/nobody": np.zeros(3)})
     del theirs["data/y"]
-    ours, _ = check(make_net(NET), theirs, "theirs")
+    ours, _ = check(drawn_net(NET), theirs, "theirs")
     assert ours.agrees
     assert ours.notes == [
         "not compared, since this run has no such value: data/nobody",
@@ -233,17 +232,17 @@ def test_what_only_one_side_has_is_told():
 
 def test_zero_diffs_of_what_gets_no_gradient_are_no_news():
     theirs = reference(**{"diff/data": np.zeros((4, 5)), "diff/target": np.zeros((4, 3)), "data/data": np.ones(1)})
-    assert not check(make_net(NET), theirs, "theirs")[0].notes
+    assert not check(drawn_net(NET), theirs, "theirs")[0].notes
 
 
 def test_a_diff_where_this_net_has_none_does_not_agree():
-    ours, _ = check(make_net(NET), reference(**{"diff/data": np.ones((4, 5))}), "theirs")
+    ours, _ = check(drawn_net(NET), reference(**{"diff/data": np.ones((4, 5))}), "theirs")
     assert not ours.agrees and ours.first_wrong.key == "diff/data"
 
 
 def test_the_diff_of_a_loss_is_its_loss_weight():
     for weight, agrees in ((1, True), (2, False)):
-        results = check(make_net(NET), reference(**{"diff/loss": np.float32(weight)}), "theirs")
+        results = check(drawn_net(NET), reference(**{"diff/loss": np.float32(weight)}), "theirs")
         assert [result.agrees for result in results] == [agrees, agrees]
 
 
@@ -251,20 +250,20 @@ def test_zero_diffs_of_what_does_not_learn_are_compared():
     text = NET.replace(inner_product("ip2", "x", "y"), inner_product("ip2", "x", "y", "param { lr_mult: 0 }"))
     for wrong, agrees in ((0, True), (1, False)):
         theirs = {**reference(), "pdiff/ip2/0": np.full((3, 3), wrong, np.float32)}
-        results = check(make_net(text), theirs, "theirs")
+        results = check(drawn_net(text), theirs, "theirs")
         assert [result.agrees for result in results] == [agrees, agrees]
 
 
 def test_a_reference_without_any_value_of_the_net_is_an_error():
     with pytest.raises(NetError, match=r"theirs holds no data/…, diff/…, pdiff/…, param_after/… of this net"):
-        check(make_net(NET), {"data/other": np.ones(3)}, "theirs")
+        check(drawn_net(NET), {"data/other": np.ones(3)}, "theirs")
 
 
 # The page ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_html_page_has_a_row_for_each_value_and_the_verdict():
-    page = check_as_html(check(make_net(NET), reference(**{"data/y": np.ones((4, 3))}), "<theirs>"))
+    page = check_as_html(check(drawn_net(NET), reference(**{"data/y": np.ones((4, 3))}), "<theirs>"))
     assert page.startswith("<!DOCTYPE html>")
     assert page.count('<tr class="') == 2 * len(KEYS)
     assert "&lt;theirs&gt;" in page and "<theirs>" not in page

@@ -15,13 +15,13 @@ import pytest
 
 from caffe_tools.binaryproto import caffemodel
 from caffe_tools.command_line.cli import main
-from net_text import data, euclidean_loss, inner_product, layer, python
+from nets import euclidean_loss, inner_product, inputs, layer, python
 
 ROOT = Path(__file__).resolve().parents[3]
 
-NET = data("data", 4, 5) + data("label", 4) + inner_product("ip", "data", "score", outputs=5)
+NET = inputs(data=(4, 5), label=(4,)) + inner_product("ip", "data", "score", outputs=5)
 CLASSIFIER = NET + python("classify", "SoftmaxLossLayer", "score label", "loss")
-REGRESSION = data("data", 4, 5) + data("target", 4, 3) + inner_product("ip", "data", "x") + euclidean_loss("x")
+REGRESSION = inputs(data=(4, 5), target=(4, 3)) + inner_product("ip", "data", "x") + euclidean_loss("x")
 
 
 @pytest.fixture
@@ -56,15 +56,15 @@ BAD_NETS = {
     "malformed": ("layer { name: 'a' type: ", "net.prototxt:1:"),
     "empty": ("", "net.prototxt: the file is empty"),
     "no layer in this phase": ('name: "net"', "the net has no layer"),
-    "unknown layer type": (data("data", 4) + layer("a", "Sofmax", "data", "y"), "Sofmax"),
-    "missing bottom": (data("data", 4) + layer("a", "ReLU", "dat", "y"), "unknown bottom blob 'dat'"),
-    "shape mismatch": (data("a", 4, 5) + data("b", 4, 6) + layer("e", "Eltwise", "a b", "y"), "layer 'e' (Eltwise)"),
+    "unknown layer type": (inputs(data=(4,)) + layer("a", "Sofmax", "data", "y"), "Sofmax"),
+    "missing bottom": (inputs(data=(4,)) + layer("a", "ReLU", "dat", "y"), "unknown bottom blob 'dat'"),
+    "shape mismatch": (inputs(a=(4, 5), b=(4, 6)) + layer("e", "Eltwise", "a b", "y"), "layer 'e' (Eltwise)"),
     "wrong param_str": (CLASSIFIER.replace('"SoftmaxLossLayer"', '"SoftmaxLossLayer" param_str: "{axis"'), "param_str"),
     "unknown parameter": (CLASSIFIER.replace('"SoftmaxLossLayer"', '"SoftmaxLossLayer" param_str: "axes: 1"'), "axes"),
     "disallowed module": (CLASSIFIER.replace('"caffe_layers"', '"os"'), "--allow-module os"),
     "unknown class": (CLASSIFIER.replace('"SoftmaxLossLayer"', '"SoftmaxLosLayer"'), "has no class 'SoftmaxLosLayer'"),
     "solver": ('net: "train.prototxt" base_lr: 0.1 max_iter: 5', "is a solver"),
-    "nothing computed": (data("data", 4), "there is nothing to compare"),
+    "nothing computed": (inputs(data=(4,)), "there is nothing to compare"),
 }
 
 
@@ -110,7 +110,7 @@ def write_bad_files():
     )
     Path("broken_module.py").write_text("import no_such_module_at_all\n")
     for name in ("Raises", "Exits"):
-        Path(f"{name}.prototxt").write_text(data("data", 4) + python("own", name, "data", "y", module="raising"))
+        Path(f"{name}.prototxt").write_text(inputs(data=(4,)) + python("own", name, "data", "y", module="raising"))
 
 
 CHECK, EXPORT = ["check", "net.prototxt"], ["export", "net.prototxt"]
@@ -256,7 +256,7 @@ def test_what_run_saves_is_a_reference_for_check(here, capsys):
 
 
 def test_what_run_saves_of_a_net_without_a_loss_has_the_diffs_that_backward_started_from(here, capsys):
-    Path("net.prototxt").write_text("force_backward: true\n" + data("data", 4, 5) + inner_product("ip", "data", "x"))
+    Path("net.prototxt").write_text("force_backward: true\n" + inputs(data=(4, 5)) + inner_product("ip", "data", "x"))
     arguments = ["--phase", "TRAIN", "--inputs", "results.npz"]
     run(capsys, "run", "net.prototxt", "--phase", "TRAIN", "--backward", "--save", "results.npz")
     assert np.load("results.npz")["top_diff/x"].any()
@@ -279,7 +279,7 @@ def test_the_phase_is_found_with_the_stages_that_are_given(here, capsys):
 
 def test_json_is_strict_where_numbers_are_not_finite(here, capsys):
     Path("net.prototxt").write_text(
-        data("data", 4, 5) + layer("log", "Power", "data", "y", "power_param { power: 0.5 shift: -100 }")
+        inputs(data=(4, 5)) + layer("log", "Power", "data", "y", "power_param { power: 0.5 shift: -100 }")
     )
     code, out, _ = run(capsys, *CHECK, "--json", "out.json")
     (result,) = strict(Path("out.json").read_text())
@@ -289,7 +289,7 @@ def test_json_is_strict_where_numbers_are_not_finite(here, capsys):
 
 
 def test_json_has_words_where_one_side_is_not_finite(here, capsys):
-    Path("net.prototxt").write_text(data("data", 2, 2) + layer("relu", "ReLU", "data", "y"))
+    Path("net.prototxt").write_text(inputs(data=(2, 2)) + layer("relu", "ReLU", "data", "y"))
     np.savez("inf.npz", **{"data/y": np.full((2, 2), np.inf)})
     assert run(capsys, *CHECK, "--against", "inf.npz", "--json", "out.json")[0] == 1
     assert strict(Path("out.json").read_text())[0]["rows"][0]["absolute"] == "Infinity"
@@ -307,7 +307,7 @@ def test_what_a_users_layer_prints_is_passed_on(here, capsys):
         "from caffe_layers import SigmoidLayer\nclass Loud(SigmoidLayer):\n"
         "    def forward(self, bottom, top):\n        print('hello')\n        super().forward(bottom, top)\n"
     )
-    Path("net.prototxt").write_text(data("data", 2, 2) + python("own", "Loud", "data", "y", module="loud"))
+    Path("net.prototxt").write_text(inputs(data=(2, 2)) + python("own", "Loud", "data", "y", module="loud"))
     code, out, err = run(capsys, *CHECK, "--allow-module", "loud")
     assert (code, err) == (0, "")
     assert out.startswith("hello\n")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import net_text
 from caffe_tools.command_line.cli import main
+from nets import inner_product, inputs, layer, python
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = sorted(path.name for path in (ROOT / "prototxt_examples").glob("*.prototxt") if "solver" not in path.name)
@@ -139,12 +139,11 @@ def broken_layers(tmp_path, monkeypatch):
     def check_with(kind):
         net = tmp_path / "net.prototxt"
         net.write_text(
-            net_text.data("pixels", 6, 8)
-            + net_text.data("label", 6)
-            + net_text.inner_product("ip", "pixels", "hidden", outputs=5)
-            + net_text.layer("relu", "ReLU", "hidden", "hidden")
-            + net_text.inner_product("ip2", "hidden", "score", outputs=4)
-            + net_text.python("classify", f"{kind}LossLayer", "score label", "loss", module="broken_layers").replace(
+            inputs(pixels=(6, 8), label=(6,))
+            + inner_product("ip", "pixels", "hidden", outputs=5)
+            + layer("relu", "ReLU", "hidden", "hidden")
+            + inner_product("ip2", "hidden", "score", outputs=4)
+            + python("classify", f"{kind}LossLayer", "score label", "loss", module="broken_layers").replace(
                 "loss_weight: 1", "loss_weight: 2.5"
             )
         )

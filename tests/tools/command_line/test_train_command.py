@@ -76,7 +76,7 @@ def test_it_prints_the_lines_of_caffes_log(tmp_path, capsys):
 
 def test_an_output_of_many_elements_is_shown_by_its_range(tmp_path, capsys):
     text = "max_iter: 1 display: 1"
-    train(write_solver(tmp_path, text, NET + inner_product("more", "data", "more", 4)))
+    train(write_solver(tmp_path, text, NET + inner_product("more", "data", "more", outputs=4)))
     assert re.search("Train net output #1: more = 4×4 values from .* to ", capsys.readouterr().out)
 
 
@@ -194,7 +194,7 @@ def test_weights_and_a_snapshot_together_are_refused(tmp_path, capsys):
     ("data", "said"),
     [
         (inputs(data=(4, 5)), "layer 'data' (Input): nothing fills its top 'data' of the training net"),
-        (layer("Data", "data", "", "data", 'data_param { source: "lmdb" batch_size: 4 }'), "layer 'data' (Data)"),
+        (layer("data", "Data", "", "data", 'data_param { source: "lmdb" batch_size: 4 }'), "layer 'data' (Data)"),
     ],
 )
 def test_a_net_that_nothing_fills_is_refused(data, said, tmp_path, capsys):

@@ -9,24 +9,24 @@ import pytest
 from caffe_tools.errors import ExportError
 from caffe_tools.export.export import ExportOptions, export
 from exported_model import initializers_of, inputs_of, outputs_of, run_model
-from net_text import FORCE, data, euclidean_loss, inner_product, layer, make_net
+from nets import FORCE, drawn_net, euclidean_loss, inner_product, inputs, layer
 
-REGRESSION = data("data", 4, 5) + data("target", 4, 3)
+REGRESSION = inputs(data=(4, 5), target=(4, 3))
 
 
 # Names ---------------------------------------------------------------------------------------------------------------
 
 
 def test_blobs_keep_their_names_and_learnable_blobs_are_numbered_by_layer():
-    exported = export(make_net(data("data", 4, 5) + inner_product("ip", "data", "score"), "TEST"))
+    exported = export(drawn_net(inputs(data=(4, 5)) + inner_product("ip", "data", "score"), "TEST"))
     assert (inputs_of(exported), outputs_of(exported)) == (["data"], ["score"])
     assert {"ip/0", "ip/1"} <= set(initializers_of(exported))
 
 
 def test_of_in_place_results_the_last_has_the_plain_name_and_those_before_are_numbered():
-    text = data("data", 4, 5) + inner_product("ip", "data", "x")
+    text = inputs(data=(4, 5)) + inner_product("ip", "data", "x")
     text += layer("relu", "ReLU", "x", "x") + layer("sigmoid", "Sigmoid", "x", "x")
-    exported = export(make_net(text, "TEST"))
+    exported = export(drawn_net(text, "TEST"))
     nodes = exported.model.graph.node
     assert outputs_of(exported) == ["x"]
     made = {name for node in nodes for name in node.output}
@@ -35,13 +35,13 @@ def test_of_in_place_results_the_last_has_the_plain_name_and_those_before_are_nu
 
 
 def test_a_graph_input_keeps_its_name_where_layers_work_in_place_on_it():
-    exported = export(make_net(data("data", 4, 5) + layer("relu", "ReLU", "data", "data"), "TEST"))
+    exported = export(drawn_net(inputs(data=(4, 5)) + layer("relu", "ReLU", "data", "data"), "TEST"))
     assert (inputs_of(exported), outputs_of(exported)) == (["data"], ["data@2"])
     assert exported.outputs == {"data/data": "data@2"}
 
 
 def test_the_diff_of_an_in_place_output_does_not_take_the_name_of_the_inputs_diff():
-    net = make_net(FORCE + data("data", 4, 5) + layer("relu", "ReLU", "data", "data"))
+    net = drawn_net(FORCE + inputs(data=(4, 5)) + layer("relu", "ReLU", "data", "data"))
     exported = export(net, ExportOptions(training=True, input_gradients=True))
     assert inputs_of(exported) == ["data", "data@2.diff"]
     assert outputs_of(exported) == ["data@2", "data.diff"]
@@ -61,12 +61,12 @@ def test_the_diff_of_an_in_place_output_does_not_take_the_name_of_the_inputs_dif
 )
 def test_a_blob_keeps_its_name_though_other_values_would_be_called_so(first, second):
     text = (
-        f'{data("data", 4, 5)} layer {{ name: "ip" type: "InnerProduct" bottom: "data" top: "{first}"'
+        f'{inputs(data=(4, 5))} layer {{ name: "ip" type: "InnerProduct" bottom: "data" top: "{first}"'
         " inner_product_param { num_output: 3 } }"
         f' layer {{ name: "relu" type: "Power" bottom: "{first}" top: "{second}" power_param {{ power: 2 shift: 3 }} }}'
         f' layer {{ name: "end" type: "Power" bottom: "{second}" top: "end" power_param {{ power: 3 shift: 2 }} }}'
     )
-    exported = export(make_net(FORCE + text), ExportOptions(training=True, all_blobs=True))
+    exported = export(drawn_net(FORCE + text), ExportOptions(training=True, all_blobs=True))
     blobs = {key: name for key, name in exported.outputs.items() if key.startswith("data/")}
     assert blobs == {f"data/{blob}": blob for blob in (first, second, "end")}
     names = [*inputs_of(exported), *outputs_of(exported)]
@@ -74,44 +74,44 @@ def test_a_blob_keeps_its_name_though_other_values_would_be_called_so(first, sec
 
 
 def test_a_blob_that_is_another_ones_alias_is_an_output_of_its_own_name():
-    text = data("data", 4, 5) + inner_product("ip", "data", "x") + layer("flat", "Flatten", "x", "flat")
-    exported = export(make_net(text, "TEST"), ExportOptions(all_blobs=True))
+    text = inputs(data=(4, 5)) + inner_product("ip", "data", "x") + layer("flat", "Flatten", "x", "flat")
+    exported = export(drawn_net(text, "TEST"), ExportOptions(all_blobs=True))
     assert outputs_of(exported) == ["x", "flat"]
 
 
 def test_the_copies_of_a_split_that_caffe_inserts_are_not_to_be_seen():
-    text = data("data", 4, 5) + inner_product("ip", "data", "x")
+    text = inputs(data=(4, 5)) + inner_product("ip", "data", "x")
     text += layer("relu", "ReLU", "x", "a") + layer("sigmoid", "Sigmoid", "x", "b")
-    exported = export(make_net(FORCE + text), ExportOptions(training=True, all_blobs=True))
+    exported = export(drawn_net(FORCE + text), ExportOptions(training=True, all_blobs=True))
     assert not [name for name in outputs_of(exported) if "split" in name]
     assert "x.diff" in outputs_of(exported)
 
 
 def test_the_tops_of_a_split_that_the_net_itself_has_are_blobs():
-    text = data("data", 4, 5) + inner_product("ip", "data", "x") + layer("split", "Split", "x", "a b")
-    exported = export(make_net(text, "TEST"))
+    text = inputs(data=(4, 5)) + inner_product("ip", "data", "x") + layer("split", "Split", "x", "a b")
+    exported = export(drawn_net(text, "TEST"))
     assert outputs_of(exported) == ["a", "b"]
 
 
 def test_a_net_that_computes_nothing_passes_its_input_on():
-    exported = export(make_net(data("data", 4, 5) + layer("silence", "Silence", "data"), "TEST"))
+    exported = export(drawn_net(inputs(data=(4, 5)) + layer("silence", "Silence", "data"), "TEST"))
     assert outputs_of(exported) == ["data@2"]
 
 
 def test_data_that_no_layer_reads_is_no_input():
-    text = REGRESSION + data("unused", 7) + inner_product("ip", "data", "x") + euclidean_loss("x")
-    exported = export(make_net(text), ExportOptions(training=True, input_gradients=True))
+    text = REGRESSION + inputs(unused=(7,)) + inner_product("ip", "data", "x") + euclidean_loss("x")
+    exported = export(drawn_net(text), ExportOptions(training=True, input_gradients=True))
     assert inputs_of(exported) == ["data", "target"]
 
 
 # Inner blobs as outputs -----------------------------------------------------------------------------------------------
 
-INNER = data("data", 4, 5) + inner_product("ip", "data", "features") + layer("relu", "ReLU", "features", "features")
+INNER = inputs(data=(4, 5)) + inner_product("ip", "data", "features") + layer("relu", "ReLU", "features", "features")
 INNER += layer("flat", "Flatten", "features", "flat") + inner_product("last", "flat", "score")
 
 
 def test_an_inner_blob_that_is_asked_for_is_an_output_behind_those_of_the_net():
-    net = make_net(INNER, "TEST")
+    net = drawn_net(INNER, "TEST")
     exported = export(net, ExportOptions(blobs=["features"]))
     assert outputs_of(exported) == ["score", "features"]
     assert exported.outputs == {"data/score": "score", "data/features": "features"}
@@ -121,7 +121,7 @@ def test_an_inner_blob_that_is_asked_for_is_an_output_behind_those_of_the_net():
 
 
 def test_two_blobs_that_are_one_value_are_two_outputs():
-    net = make_net(INNER, "TEST")
+    net = drawn_net(INNER, "TEST")
     exported = export(net, ExportOptions(blobs=["flat", "features"]))
     assert outputs_of(exported) == ["score", "flat", "features"]
     results = run_model(exported, net)
@@ -129,13 +129,13 @@ def test_two_blobs_that_are_one_value_are_two_outputs():
 
 
 def test_an_output_of_the_net_that_is_asked_for_stays_one_output():
-    exported = export(make_net(INNER, "TEST"), ExportOptions(blobs=["score", "flat", "flat"]))
+    exported = export(drawn_net(INNER, "TEST"), ExportOptions(blobs=["score", "flat", "flat"]))
     assert outputs_of(exported) == ["score", "flat"]
 
 
 def test_a_training_model_has_the_inner_blobs_that_are_asked_for_behind_its_own_outputs():
     text = REGRESSION + inner_product("ip", "data", "x") + euclidean_loss("x")
-    exported = export(make_net(text), ExportOptions(training=True, blobs=["x"]))
+    exported = export(drawn_net(text), ExportOptions(training=True, blobs=["x"]))
     assert outputs_of(exported) == ["loss", "ip/0.diff", "ip/1.diff", "x"]
 
 
@@ -149,13 +149,13 @@ def test_a_training_model_has_the_inner_blobs_that_are_asked_for_behind_its_own_
 )
 def test_what_cannot_be_an_output_is_said(name, message):
     with pytest.raises(ExportError, match=message):
-        export(make_net(INNER, "TEST"), ExportOptions(blobs=[name]))
+        export(drawn_net(INNER, "TEST"), ExportOptions(blobs=[name]))
 
 
 def test_a_blob_that_folding_leaves_out_cannot_be_an_output():
-    text = data("data", 4, 5) + inner_product("ip", "data", "x") + layer("norm", "BatchNorm", "x", "norm")
+    text = inputs(data=(4, 5)) + inner_product("ip", "data", "x") + layer("norm", "BatchNorm", "x", "norm")
     with pytest.raises(ExportError, match="^blob 'x' vanishes into the layer before it: export without fold$"):
-        export(make_net(text, "TEST"), ExportOptions(fold=True, blobs=["x"]))
+        export(drawn_net(text, "TEST"), ExportOptions(fold=True, blobs=["x"]))
 
 
 # Outputs of a training export ----------------------------------------------------------------------------------------
@@ -172,25 +172,25 @@ STATISTICS = ["norm/0.after", "norm/1.after", "norm/2.after"]
 
 
 def test_a_training_model_gives_losses_then_parameter_diffs_then_statistics_then_other_outputs():
-    exported = export(make_net(BATCH_NORM), ExportOptions(training=True))
+    exported = export(drawn_net(BATCH_NORM), ExportOptions(training=True))
     assert outputs_of(exported) == ["loss", *PARAMETER_DIFFS, *STATISTICS, "extra"]
 
 
 def test_with_input_gradients_the_inputs_diffs_follow_those_of_the_parameters():
-    exported = export(make_net(BATCH_NORM), ExportOptions(training=True, input_gradients=True))
+    exported = export(drawn_net(BATCH_NORM), ExportOptions(training=True, input_gradients=True))
     assert outputs_of(exported) == ["loss", *PARAMETER_DIFFS, "data.diff", "target.diff", *STATISTICS, "extra"]
 
 
 def test_an_input_that_no_gradient_reaches_has_a_diff_of_zeros():
-    text = data("data", 4, 5) + data("label", 4) + inner_product("ip", "data", "x")
-    net = make_net(text + layer("loss", "SoftmaxWithLoss", "x label", "loss"))
+    text = inputs(data=(4, 5), label=(4,)) + inner_product("ip", "data", "x")
+    net = drawn_net(text + layer("loss", "SoftmaxWithLoss", "x label", "loss"))
     results = run_model(export(net, ExportOptions(training=True, input_gradients=True)), net)
     assert results["data.diff"].any()
     np.testing.assert_array_equal(results["label.diff"], np.zeros(4))
 
 
 def test_an_inference_model_has_the_nets_outputs_alone():
-    exported = export(make_net(BATCH_NORM))
+    exported = export(drawn_net(BATCH_NORM))
     assert outputs_of(exported) == ["extra", "loss"]
 
 
@@ -198,11 +198,11 @@ def test_several_losses_stand_in_the_order_of_their_layers():
     text = REGRESSION + inner_product("ip", "data", "x")
     text += layer("first", "EuclideanLoss", "x target", "first", "loss_weight: 2")
     text += layer("second", "EuclideanLoss", "target x", "second", "loss_weight: 3")
-    assert outputs_of(export(make_net(text), ExportOptions(training=True)))[:2] == ["first", "second"]
+    assert outputs_of(export(drawn_net(text), ExportOptions(training=True)))[:2] == ["first", "second"]
 
 
 def test_statistics_have_zero_diffs_and_their_new_values():
-    net = make_net(BATCH_NORM)
+    net = drawn_net(BATCH_NORM)
     results = run_model(export(net, ExportOptions(training=True)), net)
     for name in PARAMETER_DIFFS[2:]:
         assert not results[name].any()
@@ -214,7 +214,7 @@ def test_statistics_have_zero_diffs_and_their_new_values():
 
 def test_what_has_no_learning_rate_has_a_diff_of_zeros():
     more = "param { lr_mult: 0 } param { lr_mult: 1 }"
-    net = make_net(REGRESSION + inner_product("ip", "data", "x", more) + euclidean_loss("x"))
+    net = drawn_net(REGRESSION + inner_product("ip", "data", "x", more) + euclidean_loss("x"))
     results = run_model(export(net, ExportOptions(training=True)), net)
     np.testing.assert_array_equal(results["ip/0.diff"], np.zeros((3, 5)))
     assert results["ip/1.diff"].any()
@@ -222,9 +222,9 @@ def test_what_has_no_learning_rate_has_a_diff_of_zeros():
 
 def test_a_shared_parameter_is_stored_once_and_its_diff_is_the_sum():
     share = 'param { name: "w" } param { name: "b" }'
-    text = data("data", 4, 3) + data("target", 4, 3)
+    text = inputs(data=(4, 3), target=(4, 3))
     text += inner_product("one", "data", "x", share) + inner_product("two", "x", "y", share) + euclidean_loss("y")
-    net = make_net(text)
+    net = drawn_net(text)
     exported = export(net, ExportOptions(training=True))
     assert [name for name in initializers_of(exported) if "/" in name] == ["one/0", "one/1"]
     assert outputs_of(exported) == ["loss", "one/0.diff", "one/1.diff"]
@@ -236,10 +236,10 @@ def test_a_shared_parameter_is_stored_once_and_its_diff_is_the_sum():
 
 
 def test_a_parameter_that_one_of_two_layers_keeps_fixed_has_the_diff_of_the_other_alone():
-    text = data("data", 4, 3) + data("target", 4, 3)
+    text = inputs(data=(4, 3), target=(4, 3))
     text += inner_product("one", "data", "x", 'param { name: "w" lr_mult: 0 }')
     text += inner_product("two", "x", "y", 'param { name: "w" }') + euclidean_loss("y")
-    net = make_net(text)
+    net = drawn_net(text)
     results = run_model(export(net, ExportOptions(training=True)), net)
     net.forward()
     net.backward()
@@ -248,7 +248,7 @@ def test_a_parameter_that_one_of_two_layers_keeps_fixed_has_the_diff_of_the_othe
 
 def test_the_loss_weight_scales_the_gradients_and_not_the_loss():
     def results(weight):
-        net = make_net(REGRESSION + inner_product("ip", "data", "x") + euclidean_loss("x", more=weight))
+        net = drawn_net(REGRESSION + inner_product("ip", "data", "x") + euclidean_loss("x", more=weight))
         return run_model(export(net, ExportOptions(training=True)), net)
 
     plain, weighted = results(""), results("loss_weight: 0.5")
@@ -257,8 +257,8 @@ def test_the_loss_weight_scales_the_gradients_and_not_the_loss():
 
 
 def test_a_loss_weight_on_any_layer_weights_every_element_of_its_top():
-    text = data("data", 4, 5) + inner_product("ip", "data", "x") + layer("p", "Power", "x", "p", "loss_weight: 3")
-    net = make_net(text)
+    text = inputs(data=(4, 5)) + inner_product("ip", "data", "x") + layer("p", "Power", "x", "p", "loss_weight: 3")
+    net = drawn_net(text)
     exported = export(net, ExportOptions(training=True))
     assert outputs_of(exported)[0] == "p"
     np.testing.assert_allclose(run_model(exported, net)["ip/1.diff"], np.full(3, 4 * 3.0))
@@ -266,7 +266,7 @@ def test_a_loss_weight_on_any_layer_weights_every_element_of_its_top():
 
 def test_a_top_with_a_loss_weight_that_others_read_gets_both_gradients():
     text = REGRESSION + inner_product("ip", "data", "x") + layer("p", "Power", "x", "p", "loss_weight: 3")
-    net = make_net(text + euclidean_loss("p"))
+    net = drawn_net(text + euclidean_loss("p"))
     exported = export(net, ExportOptions(training=True))
     assert outputs_of(exported)[:2] == ["p", "loss"]
     results = run_model(exported, net)
@@ -277,14 +277,14 @@ def test_a_top_with_a_loss_weight_that_others_read_gets_both_gradients():
 
 def test_no_gradient_passes_a_bottom_with_propagate_down_false():
     text = REGRESSION + inner_product("one", "data", "x") + inner_product("two", "x", "y", "propagate_down: false")
-    net = make_net(text + euclidean_loss("y"))
+    net = drawn_net(text + euclidean_loss("y"))
     results = run_model(export(net, ExportOptions(training=True)), net)
     assert not results["one/0.diff"].any()
     assert results["two/0.diff"].any()
 
 
 def test_without_a_loss_the_diffs_of_the_outputs_are_inputs():
-    net = make_net(data("data", 4, 5) + inner_product("ip", "data", "x"))
+    net = drawn_net(inputs(data=(4, 5)) + inner_product("ip", "data", "x"))
     exported = export(net, ExportOptions(training=True, input_gradients=True))
     assert inputs_of(exported) == ["data", "x.diff"]
     assert outputs_of(exported) == ["x", "ip/0.diff", "ip/1.diff", "data.diff"]
@@ -298,7 +298,7 @@ def test_without_a_loss_the_diffs_of_the_outputs_are_inputs():
 
 
 def test_weights_are_stored_once_whatever_needs_them():
-    net = make_net(BATCH_NORM)
+    net = drawn_net(BATCH_NORM)
     exported = export(net, ExportOptions(training=True, input_gradients=True))
     names = initializers_of(exported)
     assert len(set(names)) == len(names)
@@ -307,7 +307,7 @@ def test_weights_are_stored_once_whatever_needs_them():
 
 
 def test_the_model_has_the_weights_of_the_moment_it_is_asked_for():
-    net = make_net(data("data", 4, 5) + inner_product("ip", "data", "x"), "TEST")
+    net = drawn_net(inputs(data=(4, 5)) + inner_product("ip", "data", "x"), "TEST")
     before = net.params["ip"][0].data.copy()
     model = export(net).model
     net.params["ip"][0].data[...] = 0
@@ -317,11 +317,11 @@ def test_the_model_has_the_weights_of_the_moment_it_is_asked_for():
 
 # Dropout -------------------------------------------------------------------------------------------------------------
 
-DROPOUT = data("data", 100, 100) + layer("drop", "Dropout", "data", "y", "dropout_param { dropout_ratio: 0.4 }")
+DROPOUT = inputs(data=(100, 100)) + layer("drop", "Dropout", "data", "y", "dropout_param { dropout_ratio: 0.4 }")
 
 
 def test_dropout_draws_its_own_random_numbers_in_train():
-    net = make_net(DROPOUT)
+    net = drawn_net(DROPOUT)
     net.blobs["data"].data[...] = 1
     exported = export(net)
     assert "RandomUniformLike" in {node.op_type for node in exported.model.graph.node}
@@ -332,5 +332,5 @@ def test_dropout_draws_its_own_random_numbers_in_train():
 
 
 def test_in_test_phase_dropout_is_gone():
-    exported = export(make_net(DROPOUT, "TEST"))
+    exported = export(drawn_net(DROPOUT, "TEST"))
     assert {node.op_type for node in exported.model.graph.node} <= {"Identity"}

@@ -8,7 +8,7 @@ import pytest
 from caffe_tools.errors import CaffeToolsError, ExportError, GraphError
 from caffe_tools.export.export import ExportOptions, export
 from exported_model import outputs_of, run_model
-from net_text import data, make_net, python
+from nets import drawn_net, inputs, python
 
 LAYERS = """
 import caffe
@@ -61,8 +61,8 @@ class Hard(Plain):
 def own_layers(tmp_path, monkeypatch):
     (tmp_path / "own_layers.py").write_text(LAYERS)
     monkeypatch.syspath_prepend(tmp_path)
-    return lambda class_, tops="y": make_net(
-        data("data", 2, 3) + python("own", class_, "data", tops, module="own_layers"), allow_modules=["own_layers"]
+    return lambda class_, tops="y": drawn_net(
+        inputs(data=(2, 3)) + python("own", class_, "data", tops, module="own_layers"), allow_modules=["own_layers"]
     )
 
 

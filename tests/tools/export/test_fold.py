@@ -6,7 +6,7 @@ import pytest
 
 from caffe_tools.errors import ExportError
 from caffe_tools.export.export import ExportOptions, export
-from net_text import data, inner_product, layer, make_net
+from nets import drawn_net, inner_product, inputs, layer
 
 CONVOLUTION = 'convolution_param { num_output: 4 kernel_size: 3 group: 2 weight_filler { type: "xavier" } %s }'
 NORMALIZED = layer("bn", "BatchNorm", "conv", "conv") + layer(
@@ -31,7 +31,7 @@ def run(net, **options):
 
 
 def check_folds(text, vanished=("BatchNormalization",)):
-    net = randomized(make_net(text, "TEST"))
+    net = randomized(drawn_net(text, "TEST"))
     net.blobs["data"].data[...] = np.random.default_rng(1).normal(size=net.blobs["data"].shape)
     plain, _ = run(net)
     folded, model = run(net, fold=True)
@@ -44,14 +44,14 @@ def check_folds(text, vanished=("BatchNormalization",)):
 
 @pytest.mark.parametrize("bias", ["bias_term: false", "bias_filler { value: 0.3 }"])
 def test_batch_norm_and_scale_fold_into_a_convolution(bias):
-    text = data("data", 2, 4, 6, 6) + layer("conv", "Convolution", "data", "conv", CONVOLUTION % bias) + NORMALIZED
+    text = inputs(data=(2, 4, 6, 6)) + layer("conv", "Convolution", "data", "conv", CONVOLUTION % bias) + NORMALIZED
     model = check_folds(text, ("BatchNormalization", "Mul", "Add"))
     assert [node.op_type for node in model.graph.node] == ["Conv"]
 
 
 def test_they_fold_when_each_has_a_blob_of_its_own():
     text = (
-        data("data", 2, 4, 6, 6)
+        inputs(data=(2, 4, 6, 6))
         + layer("conv", "Convolution", "data", "conv", CONVOLUTION % "")
         + layer("bn", "BatchNorm", "conv", "normal")
         + layer("scale", "Scale", "normal", "scaled")
@@ -61,13 +61,13 @@ def test_they_fold_when_each_has_a_blob_of_its_own():
 
 
 def test_they_fold_into_an_inner_product():
-    text = data("data", 3, 5) + inner_product("ip", "data", "conv") + NORMALIZED
+    text = inputs(data=(3, 5)) + inner_product("ip", "data", "conv") + NORMALIZED
     check_folds(text)
 
 
 def test_a_blob_that_another_layer_reads_is_kept():
     text = (
-        data("data", 2, 4, 6, 6)
+        inputs(data=(2, 4, 6, 6))
         + layer("conv", "Convolution", "data", "conv", CONVOLUTION % "")
         + layer("bn", "BatchNorm", "conv", "normal")
         + layer("relu", "ReLU", "conv", "other")
@@ -77,7 +77,7 @@ def test_a_blob_that_another_layer_reads_is_kept():
 
 def test_batch_norm_on_the_batchs_statistics_is_kept():
     text = (
-        data("data", 2, 4, 6, 6)
+        inputs(data=(2, 4, 6, 6))
         + layer("conv", "Convolution", "data", "conv", CONVOLUTION % "")
         + layer("bn", "BatchNorm", "conv", "conv", "batch_norm_param { use_global_stats: false }")
     )
@@ -85,6 +85,6 @@ def test_batch_norm_on_the_batchs_statistics_is_kept():
 
 
 def test_folding_goes_with_inference_alone():
-    net = make_net(data("data", 2, 4, 6, 6) + layer("conv", "Convolution", "data", "conv", CONVOLUTION % ""))
+    net = drawn_net(inputs(data=(2, 4, 6, 6)) + layer("conv", "Convolution", "data", "conv", CONVOLUTION % ""))
     with pytest.raises(ExportError, match="fold goes with inference"):
         export(net, ExportOptions(fold=True, training=True))

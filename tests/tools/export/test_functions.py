@@ -10,13 +10,13 @@ from onnx.reference import ReferenceEvaluator
 from caffe_tools.check.check import model_feeds, run_layers
 from caffe_tools.export.export import ExportOptions, export
 from exported_model import outputs_of, run_model
-from net_text import FORCE, data, inner_product, layer, make_net, python
+from nets import FORCE, drawn_net, inner_product, inputs, layer, python
 
 TRAINING = ExportOptions(training=True, input_gradients=True)
 
 
 def classifier(loss="SoftmaxLossLayer", param_str="", labels=(6,), name="classify"):
-    text = data("data", 6, 4) + data("label", *labels) + inner_product("ip", "data", "score", outputs=5)
+    text = inputs(data=(6, 4), label=labels) + inner_product("ip", "data", "score", outputs=5)
     return text + python(name, loss, "score label", "loss", f"param_str: '{param_str}'")
 
 
@@ -30,7 +30,7 @@ def calls(exported):
 
 
 def test_a_layer_is_one_call_and_its_gradient_another():
-    exported = export(make_net(classifier()), TRAINING)
+    exported = export(drawn_net(classifier()), TRAINING)
     assert [(name, domain) for name, domain, _ in calls(exported)] == [
         ("SoftmaxLoss", "caffe_layers"),
         ("SoftmaxLossGradient", "caffe_layers"),
@@ -38,19 +38,19 @@ def test_a_layer_is_one_call_and_its_gradient_another():
 
 
 def test_an_inference_model_has_no_gradient():
-    exported = export(make_net(classifier(), "TEST"))
+    exported = export(drawn_net(classifier(), "TEST"))
     assert [function.name for function in exported.model.functions] == ["SoftmaxLoss"]
 
 
 def test_the_calls_are_named_after_their_layer():
-    exported = export(make_net(classifier(name="my loss")), TRAINING)
+    exported = export(drawn_net(classifier(name="my loss")), TRAINING)
     names = [node.name for node in exported.model.graph.node if node.domain]
     assert names == ["my loss/SoftmaxLoss", "my loss/SoftmaxLossGradient"]
 
 
 def test_the_layers_parameters_are_attributes_of_the_call():
     text = classifier("SoftmaxFocalLossLayer", '{"gamma": 1.5, "alpha": [1, 2, 3, 4, 5], "normalization": "FULL"}')
-    (_, _, attributes), _ = calls(export(make_net(text), TRAINING))
+    (_, _, attributes), _ = calls(export(drawn_net(text), TRAINING))
     assert attributes["gamma"] == 1.5
     assert attributes["alpha"] == [1, 2, 3, 4, 5]
     assert attributes["normalization"] == b"FULL"
@@ -59,20 +59,20 @@ def test_the_layers_parameters_are_attributes_of_the_call():
 
 
 def test_the_domain_is_declared():
-    exported = export(make_net(classifier()), TRAINING)
+    exported = export(drawn_net(classifier()), TRAINING)
     assert {entry.domain: entry.version for entry in exported.model.opset_import} == {"": 18, "caffe_layers": 1}
 
 
 def test_a_net_without_plug_in_layers_has_no_functions():
-    exported = export(make_net(data("data", 2, 3) + layer("relu", "ReLU", "data", "y"), "TEST"))
+    exported = export(drawn_net(inputs(data=(2, 3)) + layer("relu", "ReLU", "data", "y"), "TEST"))
     assert not exported.model.functions
     assert [entry.domain for entry in exported.model.opset_import] == [""]
 
 
 def test_layers_with_equal_bodies_share_one_function():
-    text = data("a", 2, 4) + data("b", 3, 5, 6)
+    text = inputs(a=(2, 4), b=(3, 5, 6))
     text += python("one", "SigmoidLayer", "a", "x") + python("two", "SigmoidLayer", "b", "y")
-    exported = export(make_net(text, "TEST"))
+    exported = export(drawn_net(text, "TEST"))
     assert [function.name for function in exported.model.functions] == ["Sigmoid"]
     assert [name for name, _, _ in calls(exported)] == ["Sigmoid", "Sigmoid"]
 
@@ -82,8 +82,8 @@ def test_layers_with_other_bodies_are_numbered():
         python(f"loss{i}", "SoftmaxFocalLossLayer", "score label", f"loss{i}", f"param_str: 'gamma: {gamma}'")
         for i, gamma in enumerate([2, 0.5, 2])
     ]
-    text = data("data", 6, 4) + data("label", 6) + inner_product("ip", "data", "score") + "".join(losses)
-    exported = export(make_net(text, "TEST"))
+    text = inputs(data=(6, 4), label=(6,)) + inner_product("ip", "data", "score") + "".join(losses)
+    exported = export(drawn_net(text, "TEST"))
     assert [name for name, _, _ in calls(exported)] == ["SoftmaxFocalLoss", "SoftmaxFocalLoss_2", "SoftmaxFocalLoss"]
     assert [function.name for function in exported.model.functions] == ["SoftmaxFocalLoss", "SoftmaxFocalLoss_2"]
 
@@ -93,20 +93,20 @@ def test_a_users_layer_is_in_the_domain_of_its_package(tmp_path, monkeypatch):
         "from caffe_layers import SigmoidLayer\n\n\nclass Squash(SigmoidLayer):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    text = data("data", 2, 3) + python("squash", "Squash", "data", "y", module="company_layers")
-    net = make_net(text, "TEST", allow_modules=["company_layers"])
+    text = inputs(data=(2, 3)) + python("squash", "Squash", "data", "y", module="company_layers")
+    net = drawn_net(text, "TEST", allow_modules=["company_layers"])
     assert [(name, domain) for name, domain, _ in calls(export(net))] == [("Squash", "company_layers")]
 
 
 def test_no_stored_tensor_is_left_over_in_the_graph():
     for options in (ExportOptions(), TRAINING, ExportOptions(inline=True)):
-        graph = export(make_net(classifier("SoftmaxFocalLossLayer", "gamma: 0.7")), options).model.graph
+        graph = export(drawn_net(classifier("SoftmaxFocalLossLayer", "gamma: 0.7")), options).model.graph
         used = {name for node in graph.node for name in node.input}
         assert {tensor.name for tensor in graph.initializer} <= used
 
 
 def test_the_nodes_of_a_function_are_standard_operators():
-    exported = export(make_net(classifier("SigmoidFocalLossLayer", "", labels=(6, 5))), TRAINING)
+    exported = export(drawn_net(classifier("SigmoidFocalLossLayer", "", labels=(6, 5))), TRAINING)
     assert len(exported.model.functions) == 2
     for function in exported.model.functions:
         assert {node.domain for node in function.node} == {""}
@@ -124,7 +124,7 @@ CASES = [(loss, *case) for loss, cases in LOSSES.items() for case in cases]
 
 @pytest.mark.parametrize("loss, param_str, labels", CASES)
 def test_inline_gives_the_same_numbers_without_functions(loss, param_str, labels):
-    net = make_net(classifier(loss, param_str, labels))
+    net = drawn_net(classifier(loss, param_str, labels))
     called = run_model(export(net, TRAINING), net)
     inline = export(net, ExportOptions(training=True, input_gradients=True, inline=True))
     assert not inline.model.functions and not calls(inline)
@@ -135,7 +135,7 @@ def test_inline_gives_the_same_numbers_without_functions(loss, param_str, labels
 
 @pytest.mark.parametrize("loss, param_str, labels", CASES)
 def test_the_reference_evaluator_runs_the_functions_to_the_same_numbers(loss, param_str, labels):
-    net = make_net(classifier(loss, param_str, labels))
+    net = drawn_net(classifier(loss, param_str, labels))
     exported = export(net, ExportOptions(training=True, input_gradients=True, dynamic_batch=True))
     onnx.checker.check_model(exported.model, full_check=True)
     results = run_model(exported, net)
@@ -148,9 +148,9 @@ def test_the_reference_evaluator_runs_the_functions_to_the_same_numbers(loss, pa
 
 
 def test_a_blob_that_two_layers_read_gets_the_sum_of_their_gradients_through_functions():
-    text = data("data", 3, 4) + inner_product("ip", "data", "score")
+    text = inputs(data=(3, 4)) + inner_product("ip", "data", "score")
     text += python("one", "SigmoidLayer", "score", "a") + python("two", "SoftmaxLayer", "score", "b")
-    net = make_net(FORCE + text)
+    net = drawn_net(FORCE + text)
     exported = export(net, ExportOptions(training=True))
     layers, fed = run_layers(net, training=True)
     results = run_model(exported, net, **{name: fed[name] for name in ("a.diff", "b.diff")})
@@ -158,7 +158,7 @@ def test_a_blob_that_two_layers_read_gets_the_sum_of_their_gradients_through_fun
 
 
 def test_a_blob_inside_a_function_that_is_an_output_too_keeps_its_name():
-    text = data("data", 3, 4) + python("one", "SigmoidLayer", "data", "x") + layer("relu", "ReLU", "x", "y")
-    exported = export(make_net(text, "TEST"), ExportOptions(all_blobs=True))
+    text = inputs(data=(3, 4)) + python("one", "SigmoidLayer", "data", "x") + layer("relu", "ReLU", "x", "y")
+    exported = export(drawn_net(text, "TEST"), ExportOptions(all_blobs=True))
     assert outputs_of(exported) == ["x", "y"]
     assert [list(node.output) for node in exported.model.graph.node if node.domain] == [["x"]]

@@ -36,7 +36,7 @@ def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 def ssd_layer(nms: str, rest: str, shared: bool) -> Net:
     rest += f" code_type: CENTER_SIZE share_location: {str(shared).lower()} confidence_threshold: 0.01"
-    return net_over(bottoms_of(2, 25, 3, shared), "DetectionOutput", parameters(3, nms, rest))
+    return net_over("DetectionOutput", bottoms_of(2, 25, 3, shared), parameters(3, nms, rest))
 
 
 NETS = {

@@ -7,10 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from caffe_tools import prototxt
 from caffe_tools.check.check import check
 from caffe_tools.net import standard_layer
-from caffe_tools.net.inputs import draw_inputs
 from caffe_tools.net.net import Net
 from known_nets.caffenet import caffenet
 from known_nets.faster_rcnn import faster_rcnn
@@ -20,6 +18,7 @@ from known_nets.mobilenet_ssd import mobilenet_ssd
 from known_nets.resnet import resnet50
 from known_nets.ssd import ssd300, ssd300_train
 from known_nets.vgg import vgg16
+from nets import drawn_net, net_of
 
 RANDOM_SEED = 4
 SHAPES = {
@@ -121,10 +120,6 @@ def phase_of(text: Callable[..., str]) -> str:
     return "TRAIN" if text.__name__.endswith("_train") else "TEST"
 
 
-def net_of(text: str, phase: str) -> Net:
-    return Net(prototxt.parse(text), phase, seed=RANDOM_SEED)
-
-
 def statistics(net: Net) -> set[str]:
     return {spec.name for spec in net.spec.layers if spec.type == "BatchNorm"}
 
@@ -134,7 +129,7 @@ def full_size(monkeypatch):
     """Builds a net of full width with weights that are all one 0 in memory."""
     zeros = np.zeros((), np.float32)
     monkeypatch.setattr(standard_layer, "adopted", lambda stored, index, shape: np.broadcast_to(zeros, shape))
-    return lambda text: net_of(text(), phase_of(text))
+    return lambda text: net_of(text(), phase_of(text), seed=RANDOM_SEED)
 
 
 @pytest.mark.parametrize("text", SHAPES, ids=lambda text: text.__name__)
@@ -202,8 +197,7 @@ CHECKED = {
 
 def prepared(name: str) -> Net:
     text, prepare = CHECKED[name]
-    net = net_of(text, phase="TRAIN" if name.endswith("_train") else "TEST")
-    draw_inputs(net, set(), RANDOM_SEED)
+    net = drawn_net(text, "TRAIN" if name.endswith("_train") else "TEST", RANDOM_SEED)
     if prepare:
         prepare(net)
     return net

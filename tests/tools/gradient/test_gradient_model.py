@@ -114,7 +114,7 @@ def test_a_stored_tensor_may_be_the_value_of_a_node():
 
 def test_local_functions_are_looked_into():
     text = inputs(x=(4, 3), t=(4,)) + layer(
-        "Python", "loss", "x t", "l", 'loss_weight: 1 python_param { module: "caffe_layers" layer: "SoftmaxLossLayer" }'
+        "loss", "Python", "x t", "l", 'loss_weight: 1 python_param { module: "caffe_layers" layer: "SoftmaxLossLayer" }'
     )
     model = export(net_of(text), ExportOptions(training=True, input_gradients=True)).model
     assert model.functions

@@ -9,11 +9,11 @@ FROZEN = "param { lr_mult: 0 } param { lr_mult: 0 }"
 
 
 def ip(name, bottom, top, rest=""):
-    return layer("InnerProduct", name, bottom, top, f"inner_product_param {{ num_output: 3 }} {rest}")
+    return layer(name, "InnerProduct", bottom, top, f"inner_product_param {{ num_output: 3 }} {rest}")
 
 
 def loss(bottom, rest="", name="loss"):
-    return layer("SoftmaxWithLoss", name, f"{bottom} label", name, rest)
+    return layer(name, "SoftmaxWithLoss", f"{bottom} label", name, rest)
 
 
 def need(text):
@@ -92,7 +92,7 @@ def test_a_loss_weight_makes_a_loss_of_any_layer():
 
 
 def test_silence_asks_for_no_gradient():
-    assert running(DATA + ip("ip", "x", "s") + layer("Silence", "quiet", "s")) == []
+    assert running(DATA + ip("ip", "x", "s") + layer("quiet", "Silence", "s")) == []
 
 
 def test_force_backward_asks_every_layer_toward_all_but_labels():
@@ -111,10 +111,10 @@ def test_force_backward_beats_propagate_down_false():
 
 
 def test_force_backward_asks_both_bottoms_of_a_euclidean_loss():
-    text = "force_backward: true " + inputs(x=(2, 3), t=(2, 3)) + layer("EuclideanLoss", "loss", "x t", "loss")
+    text = "force_backward: true " + inputs(x=(2, 3), t=(2, 3)) + layer("loss", "EuclideanLoss", "x t", "loss")
     assert need(text)["loss"][1] == [True, True]
 
 
 def test_batch_norms_statistics_get_no_diffs_though_caffe_lets_them_ask_for_a_gradient():
-    found = need(DATA + layer("BatchNorm", "bn", "x", "s") + loss("s"))
+    found = need(DATA + layer("bn", "BatchNorm", "x", "s") + loss("s"))
     assert found["bn"] == (True, [False], [False, False, False]) and found["loss"] == (True, [True, False], [])

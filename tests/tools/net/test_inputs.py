@@ -10,19 +10,19 @@ import pytest
 from caffe_tools.errors import CaffeToolsError, NetError
 from caffe_tools.files import load_arrays, save_arrays
 from caffe_tools.net.inputs import draw_inputs, feed
-from net_text import FORCE, data, inner_product, layer, make_net, python
+from nets import FORCE, drawn_net, inner_product, inputs, layer, python
 
 # Drawn ---------------------------------------------------------------------------------------------------------------
 
 
 def label_of(text):
-    net = make_net(text)
+    net = drawn_net(text)
     net.forward()  # a label out of range would be refused
     return net.blobs["label"].data
 
 
 def loss(type_, label_shape, more="", classes=5, plug_in=""):
-    text = data("score", 40, classes) + data("label", *label_shape)
+    text = inputs(score=(40, classes), label=label_shape)
     if plug_in:
         return text + python("loss", plug_in, "score label", "loss", f"param_str: '{more}'")
     return text + layer("loss", type_, "score label", "loss", more)
@@ -38,19 +38,19 @@ def test_a_class_index_is_drawn_for_a_layer_that_takes_one(type_):
 
 
 def test_the_classes_are_counted_on_the_layers_axis():
-    text = data("score", 4, 3, 2) + data("label", 4, 3)
+    text = inputs(score=(4, 3, 2), label=(4, 3))
     labels = label_of(text + layer("loss", "SoftmaxWithLoss", "score label", "loss", "softmax_param { axis: 2 }"))
     assert set(np.unique(labels)) <= {0, 1}
 
 
 def test_infogain_gets_an_index_and_a_matrix():
-    text = data("score", 40, 3) + data("label", 40) + data("infogain", 1, 1, 3, 3)
+    text = inputs(score=(40, 3), label=(40,), infogain=(1, 1, 3, 3))
     labels = label_of(text + layer("loss", "InfogainLoss", "score label infogain", "loss"))
     assert set(np.unique(labels)) <= {0, 1, 2}
 
 
 def test_a_pair_is_similar_or_not():
-    text = data("one", 40, 3) + data("other", 40, 3) + data("label", 40)
+    text = inputs(one=(40, 3), other=(40, 3), label=(40,))
     labels = label_of(text + layer("loss", "ContrastiveLoss", "one other label", "loss"))
     assert set(np.unique(labels)) == {0, 1}
 
@@ -82,35 +82,35 @@ def test_a_distribution_sums_to_1_along_the_axis():
 
 @pytest.mark.parametrize("plug_in", ["CrossEntropyLossLayer", ""])
 def test_a_layer_that_takes_probabilities_gets_numbers_between_0_and_1(plug_in):
-    net = make_net(loss("MultinomialLogisticLoss", (40,), plug_in=plug_in))
+    net = drawn_net(loss("MultinomialLogisticLoss", (40,), plug_in=plug_in))
     assert 0 < net.blobs["score"].data.min() and net.blobs["score"].data.max() <= 1
 
 
 def test_a_weight_of_each_position_is_not_negative():
-    text = data("score", 40, 5) + data("label", 40) + data("weight", 40)
-    net = make_net(text + python("loss", "SoftmaxLossLayer", "score label weight", "loss"))
+    text = inputs(score=(40, 5), label=(40,), weight=(40,))
+    net = drawn_net(text + python("loss", "SoftmaxLossLayer", "score label weight", "loss"))
     assert net.blobs["weight"].data.min() >= 0
 
 
 def test_labels_that_two_layers_read_through_a_split_are_labels():
-    text = data("data", 40, 3) + data("label", 40) + inner_product("ip", "data", "score", outputs=5)
+    text = inputs(data=(40, 3), label=(40,)) + inner_product("ip", "data", "score", outputs=5)
     text += layer("loss", "SoftmaxWithLoss", "score label", "loss") + layer("acc", "Accuracy", "score label", "acc")
     assert set(np.unique(label_of(text))) == {0, 1, 2, 3, 4}
 
 
 def test_what_is_drawn_depends_on_the_seed_alone():
-    one, same, other = (make_net(data("data", 4, 5), seed=seed).blobs["data"].data for seed in (1, 1, 2))
+    one, same, other = (drawn_net(inputs(data=(4, 5)), seed=seed).blobs["data"].data for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
 
 
 def test_the_diffs_of_the_outputs_are_drawn_for_a_net_without_a_loss():
-    net = make_net(FORCE + data("data", 4, 5) + layer("relu", "ReLU", "data", "y"))
+    net = drawn_net(FORCE + inputs(data=(4, 5)) + layer("relu", "ReLU", "data", "y"))
     assert net.blobs["y"].diff.std() > 0.5
 
 
 def test_of_the_outputs_diffs_those_that_are_not_given_are_zero_where_one_is():
-    net = make_net(FORCE + data("data", 4, 5) + layer("a", "ReLU", "data", "a") + layer("b", "ReLU", "data", "b"))
+    net = drawn_net(FORCE + inputs(data=(4, 5)) + layer("a", "ReLU", "data", "a") + layer("b", "ReLU", "data", "b"))
     net.clear_param_diffs()
     for name in ("a", "b"):
         net.blobs[name].diff[...] = 0
@@ -120,37 +120,37 @@ def test_of_the_outputs_diffs_those_that_are_not_given_are_zero_where_one_is():
 
 def test_blobs_that_a_data_layer_fills_are_left_to_it():
     filler = 'dummy_data_param { shape { dim: 4 } data_filler { type: "constant" value: 7 } }'
-    net = make_net(layer("dummy", "DummyData", "", "x", filler) + layer("relu", "ReLU", "x", "y"))
+    net = drawn_net(layer("dummy", "DummyData", "", "x", filler) + layer("relu", "ReLU", "x", "y"))
     assert (net.blobs["x"].data == 7).all()
 
 
 # Fed -----------------------------------------------------------------------------------------------------------------
 
-NET = data("data", 4, 5) + inner_product("ip", "data", "x")
+NET = inputs(data=(4, 5)) + inner_product("ip", "data", "x")
 
 
 def test_an_input_brings_its_own_batch_size():
-    net = make_net(NET)
+    net = drawn_net(NET)
     assert feed(net, {"in/data": np.ones((7, 5))}, "f.npz") == {"in/data"}
     assert net.blobs["x"].shape == (7, 3)
     assert (net.blobs["data"].data == 1).all()
 
 
 def test_learnable_blobs_are_fed_by_layer_and_number():
-    net = make_net(NET)
+    net = drawn_net(NET)
     feed(net, {"param/ip/1": np.arange(3)}, "f.npz")
     np.testing.assert_array_equal(net.params["ip"][1].data, [0, 1, 2])
 
 
 def test_a_layer_with_a_slash_in_its_name_is_fed_too():
-    net = make_net(NET.replace('"ip"', '"block/ip"'))
+    net = drawn_net(NET.replace('"ip"', '"block/ip"'))
     feed(net, {"param/block/ip/1": np.arange(3)}, "f.npz")
     assert net.params["block/ip"][1].data[2] == 2
 
 
 def test_results_of_another_run_in_the_file_are_let_pass():
     results = {"data/x": np.ones(1), "diff/x": np.ones(1), "pdiff/ip/0": np.ones(1), "total_loss": np.ones(())}
-    assert feed(make_net(NET), {**results, "param_after/ip/0": np.ones(1)}, "f.npz") == set()
+    assert feed(drawn_net(NET), {**results, "param_after/ip/0": np.ones(1)}, "f.npz") == set()
 
 
 @pytest.mark.parametrize(
@@ -171,15 +171,15 @@ def test_results_of_another_run_in_the_file_are_let_pass():
 )
 def test_an_array_that_does_not_fit_is_named_with_its_file(key, array, message):
     with pytest.raises(NetError, match=message) as raised:
-        feed(make_net(NET), {key: array}, "f.npz")
+        feed(drawn_net(NET), {key: array}, "f.npz")
     assert "f.npz" in str(raised.value) or key == "in/data"
     assert "\n" not in str(raised.value)
 
 
 def test_a_net_with_a_loss_takes_no_diffs_of_outputs():
-    text = NET + data("target", 4, 3) + layer("loss", "EuclideanLoss", "x target", "loss")
+    text = NET + inputs(target=(4, 3)) + layer("loss", "EuclideanLoss", "x target", "loss")
     with pytest.raises(NetError, match="top_diff/loss: backward starts at this net's losses, not at given diffs"):
-        feed(make_net(text), {"top_diff/loss": np.ones(())}, "f.npz")
+        feed(drawn_net(text), {"top_diff/loss": np.ones(())}, "f.npz")
 
 
 @pytest.mark.usefixtures("project_root")

@@ -10,7 +10,7 @@ from caffe_tools.errors import CaffeToolsError, NetError
 from nets import inputs, layer, net_of
 
 TEXT = inputs(x=(2, 3)) + layer(
-    "InnerProduct", "ip", "x", "s", "inner_product_param { num_output: 4 weight_filler { type: 'xavier' } }"
+    "ip", "InnerProduct", "x", "s", "inner_product_param { num_output: 4 weight_filler { type: 'xavier' } }"
 )
 PERMISSIVE = "param { name: 'w' share_mode: PERMISSIVE }"
 
@@ -35,7 +35,7 @@ def two_layers(first, second, sizes=((4, 3), (4, 3))):
     text = ""
     for name, param, (outputs, width) in (("a", first, sizes[0]), ("b", second, sizes[1])):
         rest = f"inner_product_param {{ num_output: {outputs} bias_term: false }} {param}"
-        text += inputs(**{f"x{name}": (2, width)}) + layer("InnerProduct", name, f"x{name}", name, rest)
+        text += inputs(**{f"x{name}": (2, width)}) + layer(name, "InnerProduct", f"x{name}", name, rest)
     return text
 
 
@@ -76,7 +76,7 @@ def test_shared_blobs_must_have_one_multiplier_where_both_give_one(field):
 
 
 def test_more_param_blocks_than_learnable_blobs_are_an_error():
-    message = error_of(inputs(x=(2,)) + layer("ReLU", "a", "x", "y", "param { lr_mult: 1 }"))
+    message = error_of(inputs(x=(2,)) + layer("a", "ReLU", "x", "y", "param { lr_mult: 1 }"))
     assert "it has 1 param blocks, but 0 learnable blobs" in message
 
 

@@ -13,9 +13,9 @@ IP = "inner_product_param { num_output: 4 weight_filler { type: 'xavier' } }"
 TEXT = (
     "name: 'small' "
     + inputs(x=(2, 3), label=(2,))
-    + layer("InnerProduct", "ip", "x", "s", IP)
-    + layer("SoftmaxWithLoss", "loss", "s label", "loss", "include { phase: TRAIN }")
-    + layer("Softmax", "prob", "s", "p", "include { phase: TEST }")
+    + layer("ip", "InnerProduct", "x", "s", IP)
+    + layer("loss", "SoftmaxWithLoss", "s label", "loss", "include { phase: TRAIN }")
+    + layer("prob", "Softmax", "s", "p", "include { phase: TEST }")
 )
 
 
@@ -59,7 +59,7 @@ def test_a_net_is_made_of_a_prototxt_weights_and_a_phase_too(path, net, tmp_path
 def test_level_and_stages_choose_the_layers(tmp_path):
     file = tmp_path / "net.prototxt"
     rules = "include { min_level: 1 stage: 'extra' }"
-    file.write_text(TEXT + layer("ReLU", "more", "x", "more", rules))
+    file.write_text(TEXT + layer("more", "ReLU", "x", "more", rules))
     assert "more" in Net(file, TRAIN, 1, ["extra"]).layer_dict
     assert "more" not in Net(file, TRAIN, 0, ["extra"]).layer_dict
 
@@ -80,14 +80,14 @@ def test_a_missing_prototxt_is_an_error(tmp_path):
 
 
 def test_an_unknown_layer_type_is_an_error_with_its_place():
-    assert error_of(inputs(x=(2,)) + layer("Reloo", "a", "x", "z")) == (
+    assert error_of(inputs(x=(2,)) + layer("a", "Reloo", "x", "z")) == (
         "net.prototxt:2:1: layer 'a' (Reloo): layer type 'Reloo' is not covered; see `caffe-layers layers` for the"
         " types that are, or teach it with caffe_tools.layer_type"
     )
 
 
 def test_loss_weight_is_given_for_each_top_or_not_at_all():
-    text = inputs(x=(2,)) + layer("ReLU", "a", "x", "z", "loss_weight: 1 loss_weight: 2")
+    text = inputs(x=(2,)) + layer("a", "ReLU", "x", "z", "loss_weight: 1 loss_weight: 2")
     assert "loss_weight is given 2 times for 1 tops: give it once for each, or not at all" in error_of(text)
 
 
@@ -113,7 +113,7 @@ def test_inputs_and_outputs(net):
 
 
 def test_a_blob_that_is_changed_in_place_is_an_output_once():
-    assert net_of(inputs(x=(2,)) + layer("ReLU", "a", "x", "x")).outputs == ["x"]
+    assert net_of(inputs(x=(2,)) + layer("a", "ReLU", "x", "x")).outputs == ["x"]
 
 
 def test_bottom_names_and_top_names(net):
@@ -170,7 +170,7 @@ def test_a_blob_that_the_net_has_not_is_an_error(net):
 
 
 def test_total_loss_is_the_weighted_sum_of_all_losses():
-    text = inputs(x=(2, 2)) + layer("Power", "a", "x", "y", "power_param { scale: 3 } loss_weight: 0.5")
+    text = inputs(x=(2, 2)) + layer("a", "Power", "x", "y", "power_param { scale: 3 } loss_weight: 0.5")
     net = net_of(text)
     net.forward(x=np.array([[1, 2], [3, 4]]))
     assert net.total_loss == 15
@@ -211,7 +211,7 @@ def test_backward_starts_at_start_with_the_diffs_as_they_stand(net):
 
 
 def test_backward_takes_the_diffs_of_outputs():
-    net = net_of("force_backward: true " + inputs(x=(2,)) + layer("Power", "a", "x", "y", "power_param { scale: 3 }"))
+    net = net_of("force_backward: true " + inputs(x=(2,)) + layer("a", "Power", "x", "y", "power_param { scale: 3 }"))
     net.forward()
     np.testing.assert_array_equal(net.backward(y=np.array([1, -2]))["x"], [3, -6])
 
@@ -254,8 +254,8 @@ def test_loss_weight_scales_the_gradient():
 def test_a_shared_top_with_a_loss_weight_gets_the_gradients_of_both_its_uses():
     text = (
         inputs(x=(2,))
-        + layer("Scale", "a", "x", "y", "scale_param { axis: 0 } loss_weight: 3")
-        + layer("Power", "b", "y", "z", "power_param { scale: 10 } loss_weight: 1")
+        + layer("a", "Scale", "x", "y", "scale_param { axis: 0 } loss_weight: 3")
+        + layer("b", "Power", "y", "z", "power_param { scale: 10 } loss_weight: 1")
     )
     net = net_of(text)
     net.forward(x=np.array([1, 2]))
@@ -276,8 +276,8 @@ def test_a_layer_in_place_goes_backward_from_what_it_read():
     text = (
         "force_backward: true "
         + inputs(x=(4,))
-        + layer("Power", "square", "x", "x", "power_param { power: 2 }")
-        + layer("Power", "last", "x", "y", "loss_weight: 1")
+        + layer("square", "Power", "x", "x", "power_param { power: 2 }")
+        + layer("last", "Power", "x", "y", "loss_weight: 1")
     )
     net = net_of(text)
     net.forward(x=np.array([1, -2, 3, 0]))
@@ -305,7 +305,7 @@ def test_forward_carries_other_shapes_too(net):
 
 
 def test_the_loss_weight_survives_a_reshape():
-    net = net_of(inputs(x=(2,)) + layer("Power", "a", "x", "y", "loss_weight: 3"))
+    net = net_of(inputs(x=(2,)) + layer("a", "Power", "x", "y", "loss_weight: 3"))
     net.blobs["x"].reshape(6)
     net.reshape()
     assert (net.blobs["y"].diff == 3).all()
@@ -336,5 +336,5 @@ def test_a_blob_of_no_elements_gives_a_loss_of_0():
 
 def test_a_layer_that_changes_the_shape_cannot_work_in_place():
     assert "it cannot work in place: its top 'x' has the shape (2, 4), not the bottom's (2, 3)" in error_of(
-        inputs(x=(2, 3)) + layer("InnerProduct", "ip", "x", "x", IP)
+        inputs(x=(2, 3)) + layer("ip", "InnerProduct", "x", "x", IP)
     )

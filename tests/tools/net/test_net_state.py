@@ -7,7 +7,7 @@ import numpy as np
 from nets import fill_inputs, inputs, layer, net_of
 
 TEXT = inputs(x=(2, 3)) + layer(
-    "InnerProduct", "ip", "x", "s", "inner_product_param { num_output: 4 weight_filler { type: 'xavier' } }"
+    "ip", "InnerProduct", "x", "s", "inner_product_param { num_output: 4 weight_filler { type: 'xavier' } }"
 )
 
 
@@ -17,7 +17,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others():
     assert not np.array_equal(first, third)
 
 
-DROPOUT = "force_backward: true " + inputs(x=(100, 100)) + layer("Dropout", "drop", "x", "y", "loss_weight: 1")
+DROPOUT = "force_backward: true " + inputs(x=(100, 100)) + layer("drop", "Dropout", "x", "y", "loss_weight: 1")
 
 
 def test_dropout_drops_the_same_elements_forward_and_backward():
@@ -46,7 +46,7 @@ def test_dropout_drops_as_much_as_its_ratio_and_keeps_the_mean():
 
 def test_constant_dummy_data_is_filled_once_and_random_data_in_each_pass():
     fillers = "shape { dim: 3 } data_filler { value: 2 } data_filler { type: 'uniform' }"
-    net = net_of(layer("DummyData", "data", "", "c r", f"dummy_data_param {{ {fillers} }}"))
+    net = net_of(layer("data", "DummyData", "", "c r", f"dummy_data_param {{ {fillers} }}"))
     assert (net.blobs["c"].data == 2).all() and not net.blobs["r"].data.any()
     first = net.forward()["r"].copy()
     net.blobs["c"].data[...] = 5
@@ -55,7 +55,7 @@ def test_constant_dummy_data_is_filled_once_and_random_data_in_each_pass():
 
 # --- BatchNorm's statistics
 
-BATCH_NORM = inputs(x=(4, 2, 3)) + layer("BatchNorm", "bn", "x", "y")
+BATCH_NORM = inputs(x=(4, 2, 3)) + layer("bn", "BatchNorm", "x", "y")
 
 
 def test_batch_norm_adds_up_the_batchs_statistics_in_train_phase():

@@ -75,7 +75,7 @@ def write_module(tmp_path, monkeypatch):
 
 def python(module, class_, bottom="x", top="y", rest="", param_str=""):
     param = f'python_param {{ module: "{module}" layer: "{class_}" param_str: "{param_str}" }}'
-    return layer("Python", "mine", bottom, top, f"{param} {rest}")
+    return layer("mine", "Python", bottom, top, f"{param} {rest}")
 
 
 def net_with(module, class_, rest="", allow=True, **keywords):
@@ -157,12 +157,12 @@ def test_a_class_that_the_module_has_not_is_an_error(write_module, class_):
 
 @pytest.mark.parametrize("given", ["", "python_param { layer: 'L' }", "python_param { module: 'caffe_layers' }"])
 def test_a_python_layer_names_a_module_and_a_class(given):
-    message = error_of(lambda: net_of(inputs(x=(2,)) + layer("Python", "mine", "x", "y", given)))
+    message = error_of(lambda: net_of(inputs(x=(2,)) + layer("mine", "Python", "x", "y", given)))
     assert "layer 'mine' (Python): python_param must name a module and a layer" in message
 
 
 def test_a_field_that_python_param_has_not_is_an_error():
-    text = inputs(x=(2,)) + layer("Python", "mine", "x", "y", "python_param { modul: 'caffe_layers' }")
+    text = inputs(x=(2,)) + layer("mine", "Python", "x", "y", "python_param { modul: 'caffe_layers' }")
     assert "python_param has no field 'modul': did you mean 'module'?" in error_of(lambda: net_of(text))
 
 
@@ -196,7 +196,7 @@ def test_backward_hands_over_the_tops_diffs_and_takes_the_bottoms(write_module):
 
 def test_propagate_down_tells_the_layer_what_is_not_asked_for(write_module):
     module = write_module(DOUBLE)
-    text = inputs(x=(2, 3), z=(2, 3)) + layer("Scale", "scale", "x", "s")
+    text = inputs(x=(2, 3), z=(2, 3)) + layer("scale", "Scale", "x", "s")
     text += python(module, "Double", "s z", rest="propagate_down: [true, false] loss_weight: 1")
     net = net_of(text, allow_modules=[module])
     net.forward()
@@ -280,7 +280,7 @@ def test_a_forced_backward_asks_a_layer_only_for_what_it_allows():
 def test_asking_a_loss_for_a_gradient_toward_its_labels_is_an_error():
     rest = "loss_weight: 1 propagate_down: [true, true]"
     loss = python("caffe_layers", "SoftmaxLossLayer", "s t", rest=rest)
-    net = net_of(inputs(x=(2, 3), t=(2,)) + layer("Scale", "scale", "x", "s") + loss)
+    net = net_of(inputs(x=(2, 3), t=(2,)) + layer("scale", "Scale", "x", "s") + loss)
     net.forward()
     assert "bottom[1] (labels) has no gradient" in error_of(net.backward)
 

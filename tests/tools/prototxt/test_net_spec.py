@@ -7,6 +7,7 @@ import pytest
 from caffe_tools.errors import CaffeToolsError, NetError
 from caffe_tools.prototxt.net_spec import read_net
 from caffe_tools.prototxt.text import parse
+from nets import layer
 
 DATA = 'layer { name: "data" type: "Input" top: "x" top: "y" input_param { shape { dim: 2 } } }\n'
 
@@ -26,17 +27,15 @@ def error_of(text, phase="TEST", **state):
     return str(raised.value)
 
 
-def layer(name, bottom="", top="", rest="", type_="ReLU"):
-    bottoms = " ".join(f'bottom: "{blob}"' for blob in bottom.split())
-    tops = " ".join(f'top: "{blob}"' for blob in top.split())
-    return f'layer {{ name: "{name}" type: "{type_}" {bottoms} {tops} {rest} }}\n'
+def relu(name, bottom="", top="", more=""):
+    return layer(name, "ReLU", bottom, top, more)
 
 
 # --- rules: two layers, of which "ruled" takes part or not
 
 
 def takes_part(rules, phase="TEST", **state):
-    return "ruled" in names(DATA + layer("ruled", "x", "z", rules), phase, **state)
+    return "ruled" in names(DATA + relu("ruled", "x", "z", rules), phase, **state)
 
 
 @pytest.mark.parametrize(("rule", "train", "test"), [("include", 1, 0), ("exclude", 0, 1)])
@@ -87,20 +86,20 @@ def test_one_of_several_exclude_rules_is_enough():
 
 
 def test_include_and_exclude_together_are_an_error():
-    text = DATA + layer("ruled", "x", "z", "include { phase: TRAIN } exclude { phase: TEST }")
+    text = DATA + relu("ruled", "x", "z", "include { phase: TRAIN } exclude { phase: TEST }")
     assert error_of(text) == (
         "net.prototxt:2:1: layer 'ruled' (ReLU): it has both include and exclude rules: Caffe takes one kind"
     )
 
 
 def test_a_field_that_rules_have_not_is_an_error():
-    assert "has no field 'stages': did you mean 'stage'?" in error_of(layer("a", rest='include { stages: "deploy" }'))
+    assert "has no field 'stages': did you mean 'stage'?" in error_of(relu("a", more='include { stages: "deploy" }'))
 
 
 def test_where_no_phase_is_asked_for_the_prototxts_own_state_counts():
     text = 'state { phase: TRAIN level: 2 stage: "s" } ' + DATA
     ruled = 'include { phase: TRAIN min_level: 2 stage: "s" }'
-    assert "ruled" in names(text + layer("ruled", "x", "z", ruled), phase=None)
+    assert "ruled" in names(text + relu("ruled", "x", "z", ruled), phase=None)
 
 
 def test_where_nothing_tells_the_phase_it_is_test():
@@ -108,12 +107,12 @@ def test_where_nothing_tells_the_phase_it_is_test():
 
 
 def test_the_stages_of_the_prototxts_own_state_count_besides_those_asked_for():
-    text = 'state { stage: "own" } ' + DATA + layer("ruled", "x", "z", 'include { stage: "own" stage: "asked" }')
+    text = 'state { stage: "own" } ' + DATA + relu("ruled", "x", "z", 'include { stage: "own" stage: "asked" }')
     assert "ruled" in names(text, stages=["asked"])
 
 
 def test_a_layer_without_a_phase_of_its_own_has_the_nets():
-    first, second = spec(DATA + layer("a", "x", "z", "phase: TEST"), "TRAIN").layers
+    first, second = spec(DATA + relu("a", "x", "z", "phase: TEST"), "TRAIN").layers
     assert (first.phase, second.phase) == ("TRAIN", "TEST")
 
 
@@ -122,11 +121,11 @@ def test_an_unknown_phase_is_an_error():
 
 
 def test_a_net_without_layers_in_the_phase_is_an_error():
-    assert error_of(layer("a", rest="include { phase: TRAIN }")) == "the net has no layer in phase TEST"
+    assert error_of(relu("a", more="include { phase: TRAIN }")) == "the net has no layer in phase TEST"
 
 
 def test_a_net_without_layers_at_these_stages_is_an_error_that_names_them():
-    message = error_of(layer("a", rest='include { stage: "b" }'), stages=["a"])
+    message = error_of(relu("a", more='include { stage: "b" }'), stages=["a"])
     assert message == "the net has no layer in phase TEST with stages ['a']"
 
 
@@ -144,55 +143,55 @@ def test_a_layer_that_is_no_message_is_an_error():
 
 def test_two_layers_of_one_name_are_an_error():
     assert "net.prototxt:3:1: layer 'a' (ReLU): another layer of this phase has the same name" in error_of(
-        DATA + layer("a", "x", "p") + layer("a", "y", "q")
+        DATA + relu("a", "x", "p") + relu("a", "y", "q")
     )
 
 
 def test_two_layers_of_one_name_in_different_phases_are_fine():
-    text = DATA + layer("a", "x", "p", "include { phase: TRAIN }") + layer("a", "y", "q", "include { phase: TEST }")
+    text = DATA + relu("a", "x", "p", "include { phase: TRAIN }") + relu("a", "y", "q", "include { phase: TEST }")
     assert names(text) == ["data", "a"]
 
 
 def test_an_unknown_bottom_is_an_error():
-    assert error_of(DATA + layer("a", "q", "z")) == (
+    assert error_of(DATA + relu("a", "q", "z")) == (
         "net.prototxt:2:1: layer 'a' (ReLU): unknown bottom blob 'q': no layer of this phase makes it"
     )
 
 
 def test_a_bottom_that_a_later_layer_makes_is_an_error_that_says_so():
-    message = error_of(DATA + layer("a", "q", "z") + layer("b", "x", "q"))
+    message = error_of(DATA + relu("a", "q", "z") + relu("b", "x", "q"))
     assert "unknown bottom blob 'q': it is a top of the later layer 'b'" in message
 
 
 def test_a_top_that_is_there_already_is_an_error():
-    assert error_of(DATA + layer("a", "x", "y")) == (
+    assert error_of(DATA + relu("a", "x", "y")) == (
         "net.prototxt:2:1: layer 'a' (ReLU): top blob 'y' is already made by layer 'data'"
     )
 
 
 def test_a_layer_may_work_in_place():
-    assert names(DATA + layer("a", "x", "x")) == ["data", "a"]
+    assert names(DATA + relu("a", "x", "x")) == ["data", "a"]
 
 
 def test_in_place_means_the_bottom_of_the_same_place():
-    message = error_of(DATA + layer("a", "x y", "y x", type_="Python"))
+    message = error_of(DATA + layer("a", "Python", "x y", "y x"))
     assert "top blob 'y' is already made by layer 'data'" in message
 
 
 def test_a_layer_reads_what_the_last_layer_in_place_left():
-    layers = spec(DATA + layer("a", "x", "x") + layer("b", "x", "z")).layers
+    layers = spec(DATA + relu("a", "x", "x") + relu("b", "x", "z")).layers
     assert [one.bottoms for one in layers] == [[], ["x"], ["x"]]
 
 
 def test_working_in_place_on_a_blob_that_a_layer_before_reads_is_an_error():
-    message = error_of(DATA + layer("a", "x", "z") + layer("b", "x", "x"))
+    message = error_of(DATA + relu("a", "x", "z") + relu("b", "x", "x"))
     assert message.startswith("net.prototxt:3:1: layer 'b' (ReLU): it works in place on blob 'x', which something else")
 
 
 def test_propagate_down_is_given_for_each_bottom_or_not_at_all():
-    (_, one) = spec(DATA + layer("a", "x y", "z", "propagate_down: [true, false]")).layers
+    (_, one) = spec(DATA + relu("a", "x y", "z", "propagate_down: [true, false]")).layers
     assert one.propagate_down == [True, False]
-    message = error_of(DATA + layer("a", "x y", "z", "propagate_down: false"))
+    message = error_of(DATA + relu("a", "x y", "z", "propagate_down: false"))
     assert "propagate_down is given 1 times for 2 bottoms: give it once for each, or not at all" in message
 
 
@@ -202,13 +201,13 @@ def test_a_field_of_another_type_is_an_error_with_its_place():
 
 
 def test_fields_of_forks_are_kept_in_the_layers_message():
-    (_, one) = spec(DATA + layer("a", "x", "z", "fork_param { depth: 3 }")).layers
+    (_, one) = spec(DATA + relu("a", "x", "z", "fork_param { depth: 3 }")).layers
     assert one.message.messages("fork_param")[0].first("depth") == 3
 
 
 def test_what_a_layer_says_of_its_learnable_blobs_is_read():
     rest = 'param { name: "w" lr_mult: 2 share_mode: PERMISSIVE } param { decay_mult: 0 }'
-    one = spec(DATA + layer("a", "x", "z", rest)).layers[1]
+    one = spec(DATA + relu("a", "x", "z", rest)).layers[1]
     assert [(p.name, p.share_mode, p.lr_mult, p.decay_mult) for p in one.params] == [
         ("w", "PERMISSIVE", 2, 1),
         ("", "STRICT", 1, 0),
@@ -220,7 +219,7 @@ def test_what_a_layer_says_of_its_learnable_blobs_is_read():
 
 
 def test_a_blob_that_several_layers_read_passes_through_a_split_named_as_in_caffe():
-    layers = spec(DATA + layer("a", "y", "p") + layer("b", "y", "q")).layers
+    layers = spec(DATA + relu("a", "y", "p") + relu("b", "y", "q")).layers
     assert [one.name for one in layers] == ["data", "y_data_1_split", "a", "b"]
     split = layers[1]
     assert (split.type, split.bottoms, split.tops) == ("Split", ["y"], ["y_data_1_split_0", "y_data_1_split_1"])
@@ -228,24 +227,24 @@ def test_a_blob_that_several_layers_read_passes_through_a_split_named_as_in_caff
 
 
 def test_a_layer_that_reads_a_blob_twice_reads_two_of_a_splits_tops():
-    layers = spec(DATA + layer("a", "x x", "p", type_="Eltwise")).layers
+    layers = spec(DATA + layer("a", "Eltwise", "x x", "p")).layers
     assert layers[2].bottoms == ["x_data_0_split_0", "x_data_0_split_1"]
 
 
 def test_the_blob_that_a_layer_left_in_place_is_split_behind_that_layer():
-    layers = spec(DATA + layer("a", "x", "x") + layer("b", "x", "p") + layer("c", "x", "q")).layers
+    layers = spec(DATA + relu("a", "x", "x") + relu("b", "x", "p") + relu("c", "x", "q")).layers
     assert [one.name for one in layers] == ["data", "a", "x_a_0_split", "b", "c"]
 
 
 def test_a_top_with_a_loss_weight_that_a_layer_reads_gives_the_loss_the_first_top_of_a_split():
-    layers = spec(DATA + layer("a", "x", "p", "loss_weight: 3") + layer("b", "p", "q")).layers
+    layers = spec(DATA + relu("a", "x", "p", "loss_weight: 3") + relu("b", "p", "q")).layers
     split = layers[2]
     assert (split.name, split.loss_weights) == ("p_a_0_split", [3, 0])
     assert layers[1].loss_weights == [0] and layers[3].bottoms == ["p_a_0_split_1"]
 
 
 def test_a_top_with_a_loss_weight_that_nobody_reads_is_not_split():
-    layers = spec(DATA + layer("a", "x", "p", "loss_weight: 3")).layers
+    layers = spec(DATA + relu("a", "x", "p", "loss_weight: 3")).layers
     assert [one.name for one in layers] == ["data", "a"] and layers[1].loss_weights == [3]
 
 

@@ -174,8 +174,8 @@ def one_layer(name, params, shape=(6, 5), weights=False, dynamic=True):
     positions = shape[:1] + shape[2:]
     shapes = {"x": shape, "t": shape if is_dense else positions} | ({"w": positions} if weights else {})
     text = inputs(**shapes) + layer(
-        "Python",
         "loss",
+        "Python",
         " ".join(shapes),
         "loss",
         f'loss_weight: 1 python_param {{ module: "caffe_layers" layer: "{name}" param_str: "{params}" }}',
@@ -206,23 +206,23 @@ def small_net():
     text = (
         inputs(data=(5, 2, 6, 6), label=(5,))
         + layer(
-            "Convolution",
             "conv",
+            "Convolution",
             "data",
             "conv",
             'convolution_param { num_output: 3 kernel_size: 3 weight_filler { type: "xavier" } }',
         )
-        + layer("ReLU", "relu", "conv", "conv")
+        + layer("relu", "ReLU", "conv", "conv")
         + layer(
-            "InnerProduct",
             "score",
+            "InnerProduct",
             "conv",
             "score",
             'inner_product_param { num_output: 4 weight_filler { type: "xavier" } }',
         )
         + layer(
-            "Python",
             "loss",
+            "Python",
             "score label",
             "loss",
             'loss_weight: 0.5 python_param { module: "caffe_layers" layer: "SoftmaxLossLayer" }',

@@ -18,8 +18,8 @@ def exported(layer_name, params="", labels="index", module="caffe_layers", loss_
     positions = shape[:1] + shape[2:]
     shapes = {"x": shape, "t": positions if labels == "index" else shape} | ({"w": positions} if weights else {})
     text = inputs(**shapes) + layer(
-        "Python",
         "loss",
+        "Python",
         " ".join(shapes),
         "loss",
         f'loss_weight: {loss_weight} python_param {{ module: "{module}" layer: "{layer_name}" param_str: "{params}" }}',
@@ -30,7 +30,7 @@ def exported(layer_name, params="", labels="index", module="caffe_layers", loss_
 
 def standard(type_, params="", labels="index", shape=SHAPE):
     """The same of a standard layer of Caffe."""
-    text = inputs(x=shape, t=shape[:1] if labels == "index" else shape) + layer(type_, "loss", "x t", "loss", params)
+    text = inputs(x=shape, t=shape[:1] if labels == "index" else shape) + layer("loss", type_, "x t", "loss", params)
     net = net_of(text)
     return export(net, ExportOptions(training=True, input_gradients=True, dynamic_batch=True)).model
 

@@ -38,7 +38,7 @@ def message_of(described, bottoms, rest=""):
     shapes = {f"b{index}": shape for index, shape in enumerate(bottoms)}
     rest += f" {PARAM[type_]} {{ {param} }}" if param else ""
     tops = " ".join(f"t{index}" for index in range(int(tops or 1)))
-    text = inputs(**shapes) + layer(type_, "it", " ".join(shapes), tops, rest)
+    text = inputs(**shapes) + layer("it", type_, " ".join(shapes), tops, rest)
     with pytest.raises(CaffeToolsError) as raised:
         net_of(text)
     found = str(raised.value)
@@ -244,7 +244,7 @@ def test_an_error_about_a_field_tells_where_the_field_stands():
 
 @pytest.mark.parametrize("rest", ["relu6_param { x: 1 }", "fork_param { x: 1 }", "prelu_param { }"])
 def test_fields_of_forks_and_of_other_layers_are_let_pass(rest):
-    net_of(inputs(x=(2,)) + layer("TanH", "it", "x", "y", rest))
+    net_of(inputs(x=(2,)) + layer("it", "TanH", "x", "y", rest))
 
 
 # --- labels: Caffe reads beside its scores
@@ -258,7 +258,7 @@ def test_fields_of_forks_and_of_other_layers_are_let_pass(rest):
 )
 def test_a_label_out_of_range_is_an_error_that_names_its_place(type_, label, text):
     shapes = {"x": (4, 3), "t": (4,)} | ({"h": (3, 3)} if type_ == "InfogainLoss" else {})
-    net = net_of(inputs(**shapes) + layer(type_, "it", " ".join(shapes), "y"))
+    net = net_of(inputs(**shapes) + layer("it", type_, " ".join(shapes), "y"))
     net.blobs["t"].data[...] = [0, 2, label, 1]
     with pytest.raises(CaffeToolsError) as raised:
         net.forward()
@@ -268,7 +268,7 @@ def test_a_label_out_of_range_is_an_error_that_names_its_place(type_, label, tex
 
 def test_the_ignored_label_may_be_out_of_range():
     rest = "loss_param { ignore_label: 255 }"
-    net = net_of(inputs(x=(4, 3), t=(4,)) + layer("SoftmaxWithLoss", "it", "x t", "y", rest))
+    net = net_of(inputs(x=(4, 3), t=(4,)) + layer("it", "SoftmaxWithLoss", "x t", "y", rest))
     net.forward(t=np.array([255, 0, 1, 2]))
     with pytest.raises(CaffeToolsError, match=r"holds the label 254 at \(1,\): labels are 0 to 2, or 255 \(ignored\)"):
         net.forward(t=np.array([255, 254, 1, 2]))

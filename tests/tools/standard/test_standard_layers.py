@@ -10,17 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nets import dims, fill_inputs, inputs, layer, net_of
-
-
-def top_of(type_, x, rest="", phase="TRAIN", **others):
-    """The top of one layer over the arrays ``x`` and ``others``."""
-    arrays = {"x": np.asarray(x), **{name: np.asarray(value) for name, value in others.items()}}
-    text = inputs(**{name: array.shape for name, array in arrays.items()})
-    return net_of(text + layer(type_, "it", " ".join(arrays), "y", rest), phase).forward(**arrays)["y"]
+from one_layer import top_of
 
 
 def shape_of(type_, shape, rest):
-    return net_of(inputs(x=shape) + layer(type_, "it", "x", "y", rest)).blobs["y"].shape
+    return net_of(inputs(x=shape) + layer("it", type_, "x", "y", rest)).blobs["y"].shape
 
 
 # --- moving elements
@@ -59,23 +53,24 @@ def test_reshape_replaces_a_range_of_axes(param, shape):
 @pytest.mark.parametrize("type_", ["Concat", "Slice", "Split"])
 def test_a_layer_that_has_nothing_to_do_copies_its_bottom(type_):
     x = np.arange(6).reshape(2, 3)
-    np.testing.assert_array_equal(top_of(type_, x), x)
+    np.testing.assert_array_equal(top_of(type_, {"x": x}), x)
 
 
 @pytest.mark.parametrize(("param", "shape"), [("concat_dim: 0", (4, 3)), ("axis: -1", (2, 6)), ("", (2, 6))])
 def test_concat_takes_the_older_concat_dim_and_negative_axes(param, shape):
-    assert top_of("Concat", np.zeros((2, 3)), f"concat_param {{ {param} }}", z=np.zeros((2, 3))).shape == shape
+    bottoms = {"x": np.zeros((2, 3)), "z": np.zeros((2, 3))}
+    assert top_of("Concat", bottoms, f"concat_param {{ {param} }}").shape == shape
 
 
 def test_slice_cuts_at_its_points_or_into_equal_parts():
     x = inputs(x=(2, 6))
     for param, widths in (("slice_point: 1 slice_point: 4", [1, 3, 2]), ("", [2, 2, 2]), ("slice_dim: 1", [2, 2, 2])):
-        net = net_of(x + layer("Slice", "it", "x", "a b c", f"slice_param {{ {param} }}"))
+        net = net_of(x + layer("it", "Slice", "x", "a b c", f"slice_param {{ {param} }}"))
         assert [net.blobs[name].shape[1] for name in "abc"] == widths
 
 
 def test_silence_sends_zeros_down():
-    net = net_of("force_backward: true " + inputs(x=(2,)) + layer("Silence", "it", "x"))
+    net = net_of("force_backward: true " + inputs(x=(2,)) + layer("it", "Silence", "x"))
     net.blobs["x"].diff[...] = 5
     assert not net.backward()["x"].any()
 
@@ -88,18 +83,18 @@ def test_silence_sends_zeros_down():
 )
 def test_inner_product_flattens_from_its_axis_on(axis, weight, shape):
     rest = f"inner_product_param {{ num_output: 5 axis: {axis} }}"
-    net = net_of(inputs(x=(2, 3, 4)) + layer("InnerProduct", "it", "x", "y", rest))
+    net = net_of(inputs(x=(2, 3, 4)) + layer("it", "InnerProduct", "x", "y", rest))
     assert (net.params["it"][0].shape, net.blobs["y"].shape) == (weight, shape)
 
 
 def test_inner_product_serves_an_empty_batch():
     rest = "inner_product_param { num_output: 5 }"
-    assert top_of("InnerProduct", np.zeros((0, 3, 4)), rest).shape == (0, 5)
+    assert top_of("InnerProduct", {"x": np.zeros((0, 3, 4))}, rest).shape == (0, 5)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4), (5,)])
 def test_a_scale_of_no_axes_is_one_number(shape):
-    net = net_of(inputs(x=shape) + layer("Scale", "it", "x", "y", "scale_param { num_axes: 0 bias_term: true }"))
+    net = net_of(inputs(x=shape) + layer("it", "Scale", "x", "y", "scale_param { num_axes: 0 bias_term: true }"))
     factor, bias = net.params["it"]
     assert factor.shape == bias.shape == ()
     factor.data[...], bias.data[...] = 3, 1
@@ -108,18 +103,18 @@ def test_a_scale_of_no_axes_is_one_number(shape):
 
 def test_a_scale_by_another_blob_may_have_a_learnable_bias():
     x, factor = np.ones((2, 3, 4)), np.arange(3)
-    net = net_of(inputs(x=x.shape, z=(3,)) + layer("Scale", "it", "x z", "y", "scale_param { bias_term: true }"))
+    net = net_of(inputs(x=x.shape, z=(3,)) + layer("it", "Scale", "x z", "y", "scale_param { bias_term: true }"))
     net.params["it"][0].data[...] = [1, 2, 3]
     np.testing.assert_array_equal(net.forward(x=x, z=factor)["y"][0, :, 0], [1, 3, 5])
 
 
 def test_a_scale_by_a_scalar_blob_needs_no_axis():
-    assert (top_of("Scale", np.ones(3), z=np.array(2.0)) == 2).all()
+    assert (top_of("Scale", {"x": np.ones(3), "z": np.array(2.0)}) == 2).all()
 
 
 def test_eltwise_passes_over_the_coefficients_of_a_maximum():
     rest = "eltwise_param { operation: MAX coeff: 5 coeff: 5 }"
-    np.testing.assert_array_equal(top_of("Eltwise", [1, 4], rest, z=[3, 2]), [3, 4])
+    np.testing.assert_array_equal(top_of("Eltwise", {"x": [1, 4], "z": [3, 2]}, rest), [3, 4])
 
 
 @pytest.mark.parametrize(
@@ -132,17 +127,17 @@ def test_eltwise_passes_over_the_coefficients_of_a_maximum():
     ],
 )
 def test_power_without_power_or_scale_is_a_constant_as_in_c(param, value):
-    np.testing.assert_array_equal(top_of("Power", [1, -2, 0], f"power_param {{ {param} }}"), np.full(3, value))
+    np.testing.assert_array_equal(top_of("Power", {"x": [1, -2, 0]}, f"power_param {{ {param} }}"), np.full(3, value))
 
 
 def test_power_without_power_or_scale_sends_zeros_down():
-    net = net_of("force_backward: true " + inputs(x=(2,)) + layer("Power", "it", "x", "y", "power_param { scale: 0 }"))
+    net = net_of("force_backward: true " + inputs(x=(2,)) + layer("it", "Power", "x", "y", "power_param { scale: 0 }"))
     net.forward()
     assert not net.backward(y=np.ones(2))["x"].any()
 
 
 def test_prelu_starts_with_a_slope_of_a_quarter():
-    np.testing.assert_array_equal(top_of("PReLU", [[-4, 4]]), [[-1, 4]])
+    np.testing.assert_array_equal(top_of("PReLU", {"x": [[-4, 4]]}), [[-1, 4]])
 
 
 # --- pooling against Caffe's loops
@@ -183,12 +178,12 @@ def test_pooling_has_caffes_size_borders_and_divisor(data):
     rest = f"pooling_param {{ pool: {pool} kernel_size: {kernel} stride: {stride} pad: {pad}"
     rest += " }" if round_up else " round_mode: FLOOR }"
     wanted = pooled_as_in_caffe(x[0, 0], pool, kernel, stride, pad, sizes)
-    np.testing.assert_allclose(top_of("Pooling", x, rest)[0, 0], wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(top_of("Pooling", {"x": x}, rest)[0, 0], wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_a_window_may_be_larger_than_the_image():
     rest = "pooling_param { kernel_size: 3 stride: 2 }"
-    np.testing.assert_array_equal(top_of("Pooling", np.arange(4).reshape(1, 1, 2, 2), rest), [[[[3]]]])
+    np.testing.assert_array_equal(top_of("Pooling", {"x": np.arange(4).reshape(1, 1, 2, 2)}, rest), [[[[3]]]])
 
 
 # --- losses and accuracy
@@ -196,7 +191,7 @@ def test_a_window_may_be_larger_than_the_image():
 
 def test_the_labels_of_accuracy_may_have_any_shape_of_their_count():
     scores = np.eye(4)[[0, 1, 1, 3]]
-    assert top_of("Accuracy", scores, t=np.arange(4).reshape(2, 2)) == 0.75
+    assert top_of("Accuracy", {"x": scores, "t": np.arange(4).reshape(2, 2)}) == 0.75
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 1, 1), (4, 1, 1, 1)])
@@ -204,19 +199,19 @@ def test_the_labels_of_accuracy_may_have_any_shape_of_their_count():
 def test_the_labels_of_a_loss_may_have_axes_of_1_besides(type_, shape):
     scores = np.full((4, 2), 0.5)
     labels = np.array([0, 1, 0, 1])
-    assert top_of(type_, scores, t=labels.reshape(shape)) == top_of(type_, scores, t=labels)
+    assert top_of(type_, {"x": scores, "t": labels.reshape(shape)}) == top_of(type_, {"x": scores, "t": labels})
 
 
 @pytest.mark.parametrize("type_", ["SoftmaxWithLoss", "SigmoidCrossEntropyLoss"])
 def test_an_empty_batch_costs_nothing(type_):
     labels = np.zeros((0,) if type_ == "SoftmaxWithLoss" else (0, 3))
-    assert top_of(type_, np.zeros((0, 3)), t=labels) == 0
+    assert top_of(type_, {"x": np.zeros((0, 3)), "t": labels}) == 0
 
 
 @pytest.mark.parametrize("type_", ["SoftmaxWithLoss", "SigmoidCrossEntropyLoss"])
 def test_the_second_top_of_a_loss_has_the_probabilities(type_):
     shape = (2,) if type_ == "SoftmaxWithLoss" else (2, 3)
-    net = net_of(inputs(x=(2, 3), t=shape) + layer(type_, "it", "x t", "loss p"))
+    net = net_of(inputs(x=(2, 3), t=shape) + layer("it", type_, "x t", "loss p"))
     assert net.outputs == ["loss", "p"] and net.loss_weights[-1] == [1, 0]
     probability = 1 / 3 if type_ == "SoftmaxWithLoss" else 0.5
     np.testing.assert_allclose(net.forward()["p"], np.full((2, 3), probability), rtol=1e-6)
@@ -224,7 +219,8 @@ def test_the_second_top_of_a_loss_has_the_probabilities(type_):
 
 def test_fractional_labels_are_cut_toward_zero():
     scores = np.random.default_rng(0).normal(size=(3, 4))
-    assert top_of("SoftmaxWithLoss", scores, t=[0.9, -0.9, 3.5]) == top_of("SoftmaxWithLoss", scores, t=[0, 0, 3])
+    one, other = (top_of("SoftmaxWithLoss", {"x": scores, "t": labels}) for labels in ([0.9, -0.9, 3.5], [0, 0, 3]))
+    assert one == other
 
 
 # --- data
@@ -232,23 +228,23 @@ def test_fractional_labels_are_cut_toward_zero():
 
 def test_the_older_dims_of_dummy_data_are_given_once_or_for_each_top():
     param = "num: 2 channels: 3 channels: 4 height: 5 width: 6"
-    net = net_of(layer("DummyData", "it", "", "a b", f"dummy_data_param {{ {param} }}"))
+    net = net_of(layer("it", "DummyData", "", "a b", f"dummy_data_param {{ {param} }}"))
     assert (net.blobs["a"].shape, net.blobs["b"].shape) == ((2, 3, 5, 6), (2, 4, 5, 6))
 
 
 def test_one_shape_may_serve_all_tops_of_an_input_layer():
-    net = net_of(layer("Input", "it", "", "a b", f"input_param {{ shape {{ {dims((2, 3))} }} }}"))
+    net = net_of(layer("it", "Input", "", "a b", f"input_param {{ shape {{ {dims((2, 3))} }} }}"))
     assert net.inputs == ["a", "b"] and net.blobs["b"].shape == (2, 3)
 
 
 def test_a_0_d_blob_passes_through_layers_that_act_on_elements():
-    text = inputs(x=()) + layer("ReLU", "r", "x", "r") + layer("Sigmoid", "s", "r", "s") + layer("Power", "p", "s", "p")
+    text = inputs(x=()) + layer("r", "ReLU", "x", "r") + layer("s", "Sigmoid", "r", "s") + layer("p", "Power", "s", "p")
     assert net_of(text).forward(x=np.array(-3.0))["p"] == 0.5
 
 
 def test_convolution_acts_on_any_number_of_spatial_axes():
     for shape, top in (((2, 3, 9), (2, 4, 4)), ((1, 3, 5, 6, 7), (1, 4, 2, 2, 3))):
         rest = "convolution_param { num_output: 4 kernel_size: 3 stride: 2 weight_filler { type: 'xavier' } }"
-        net = net_of(inputs(x=shape) + layer("Convolution", "it", "x", "y", rest))
+        net = net_of(inputs(x=shape) + layer("it", "Convolution", "x", "y", rest))
         fill_inputs(net)
         assert net.forward()["y"].shape == top

@@ -18,19 +18,19 @@ SOURCE = '"source": "prototxt_examples/data/digits_train.npz", "batch_size": 400
 
 def digits(more: str, phase: str) -> str:
     text = f'python_param {{ module: "caffe_layers" layer: "NpzDataLayer" param_str: \'{{{SOURCE}{more}}}\' }}'
-    return layer("Python", "digits", "", "pixels label", f"{text} include {{ phase: {phase} }}")
+    return layer("digits", "Python", "", "pixels label", f"{text} include {{ phase: {phase} }}")
 
 
 DIGITS = (
     digits(', "shuffle": true', "TRAIN")
     + digits("", "TEST")
-    + layer("Power", "scaled", "pixels", "scaled", "power_param { scale: 0.0625 }")
+    + layer("scaled", "Power", "pixels", "scaled", "power_param { scale: 0.0625 }")
     + filled("noise", (400, 1, 8, 8))
-    + layer("Eltwise", "noisy", "scaled noise", "noisy", "eltwise_param { coeff: 1 coeff: 0.1 }")
-    + layer("BatchNorm", "bn", "noisy", "bn")
-    + layer("Dropout", "drop", "bn", "bn")
-    + inner_product("ip", "bn", "score", 10)
-    + layer("SoftmaxWithLoss", "loss", "score label", "loss")
+    + layer("noisy", "Eltwise", "scaled noise", "noisy", "eltwise_param { coeff: 1 coeff: 0.1 }")
+    + layer("bn", "BatchNorm", "noisy", "bn")
+    + layer("drop", "Dropout", "bn", "bn")
+    + inner_product("ip", "bn", "score", outputs=10)
+    + layer("loss", "SoftmaxWithLoss", "score label", "loss")
 )
 """Everything that has a state: shuffled data (1497 digits, four batches an epoch), drawn data, statistics, Dropout."""
 TEXT = (
@@ -103,9 +103,9 @@ def test_a_run_stopped_in_a_test_makes_that_test_again_from_its_first_batch(tmp_
 def test_a_recurrent_layers_state_is_carried_over(tmp_path):
     net = filled("data", (3, 2, 4)) + filled("target", (3, 2, 5))
     goes_on = "dummy_data_param { shape { dim: 3 dim: 2 } data_filler { value: 1 } }"
-    net += layer("DummyData", "cont", "", "cont", goes_on)
-    net += layer("LSTM", "lstm", "data cont", "y", 'recurrent_param { num_output: 5 weight_filler { type: "xavier" } }')
-    net += layer("EuclideanLoss", "loss", "y target", "loss")
+    net += layer("cont", "DummyData", "", "cont", goes_on)
+    net += layer("lstm", "LSTM", "data cont", "y", 'recurrent_param { num_output: 5 weight_filler { type: "xavier" } }')
+    net += layer("loss", "EuclideanLoss", "y target", "loss")
     solver = write_solver(tmp_path, "max_iter: 6 snapshot: 3", net)
     expected = numbers(Training(solver).run())
     second = Training(solver)
@@ -168,7 +168,7 @@ def test_python_data_without_a_state_is_noted(tmp_path, monkeypatch):
         "    def backward(self, top, down, bottom): pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    net = layer("Python", "data", "", "data", 'python_param { module: "ones_data" layer: "Ones" }')
+    net = layer("data", "Python", "", "data", 'python_param { module: "ones_data" layer: "Ones" }')
     solver = write_solver(tmp_path, "max_iter: 1", net + NET[NET.index('layer { name: "target"') :])
     list(Training(solver, allow_modules=["ones_data"]).run())
     with pytest.warns(UserWarning, match="'data' .Python. has no get_state.. and set_state..: its data starts anew"):

@@ -67,13 +67,13 @@ def assert_parameters(training, golden, kind):
 RICH = (
     filled("data", (6, 4))
     + filled("target", (6, 3))
-    + inner_product("a", "data", "a", 4, 'param { name: "w" } param { lr_mult: 0 }')
-    + layer("BatchNorm", "bn", "a", "a")
-    + layer("Dropout", "drop", "a", "a")
-    + inner_product("b", "a", "b", 4, 'param { name: "w" }')
+    + inner_product("a", "data", "a", 'param { name: "w" } param { lr_mult: 0 }', outputs=4)
+    + layer("bn", "BatchNorm", "a", "a")
+    + layer("drop", "Dropout", "a", "a")
+    + inner_product("b", "a", "b", 'param { name: "w" }', outputs=4)
     + inner_product("c", "b", "score")
-    + layer("EuclideanLoss", "loss", "score target", "loss", "loss_weight: 2")
-    + layer("EuclideanLoss", "side", "b a", "side", "loss_weight: 0.5")
+    + layer("loss", "EuclideanLoss", "score target", "loss", "loss_weight: 2")
+    + layer("side", "EuclideanLoss", "b a", "side", "loss_weight: 0.5")
 )
 """Shared weights, a bias that does not learn, statistics, random numbers, two losses of other weights than 1."""
 
@@ -101,9 +101,10 @@ def test_what_has_lr_mult_0_keeps_its_bits_and_what_is_shared_stays_shared(engin
 
 def test_a_blob_shared_under_another_shape_trains_alike_in_both_engines():
     permissive = 'param {{ name: "w" share_mode: PERMISSIVE }} {}'
-    net = filled("data", (4, 6)) + filled("target", (4, 6)) + inner_product("a", "data", "x", 4, permissive.format(""))
-    net += inner_product("b", "x", "y", 6, permissive.format("param { lr_mult: 2 }"))
-    net += layer("EuclideanLoss", "loss", "y target", "loss")
+    net = filled("data", (4, 6)) + filled("target", (4, 6))
+    net += inner_product("a", "data", "x", permissive.format(""), outputs=4)
+    net += inner_product("b", "x", "y", permissive.format("param { lr_mult: 2 }"), outputs=6)
+    net += layer("loss", "EuclideanLoss", "y target", "loss")
     solver = solver_of(QUIET + 'momentum: 0.9 base_lr: 0.01 lr_policy: "fixed"', net)
     runs = [Training(solver, engine=engine) for engine in ENGINES]
     np.testing.assert_allclose(*(losses_of(run, 8) for run in runs), rtol=1e-5)
@@ -127,7 +128,7 @@ def test_a_python_layers_own_blobs_train_alike_in_both_engines(tmp_path, monkeyp
         "    def onnx(self, op, x): return op.Mul(x, op.parameters[0])\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    gain = layer("Python", "gain", "score", "gained", 'python_param { module: "gains" layer: "Gain" }')
+    gain = layer("gain", "Python", "score", "gained", 'python_param { module: "gains" layer: "Gain" }')
     net = NET.replace('bottom: "score"', 'bottom: "gained"')
     net = net.replace('layer { name: "loss"', gain + 'layer { name: "loss"')
     runs = [Training(solver_of(QUIET, net), allow_modules=["gains"], engine=engine) for engine in ENGINES]
@@ -152,8 +153,8 @@ def test_the_graph_is_built_again_when_the_data_has_another_shape():
 
 def test_a_recurrent_layer_asks_for_the_engine_that_keeps_its_state():
     net = filled("data", (3, 2, 4)) + filled("cont", (3, 2)) + filled("target", (3, 2, 5))
-    net += layer("LSTM", "lstm", "data cont", "y", 'recurrent_param { num_output: 5 weight_filler { type: "xavier" } }')
-    net += layer("EuclideanLoss", "loss", "y target", "loss")
+    net += layer("lstm", "LSTM", "data cont", "y", 'recurrent_param { num_output: 5 weight_filler { type: "xavier" } }')
+    net += layer("loss", "EuclideanLoss", "y target", "loss")
     with pytest.raises(SolverError, match="lstm.*--engine layers"):
         Training(solver_of(QUIET, net), engine="onnx")
     assert np.isfinite(losses_of(Training(solver_of(QUIET, net)), 3)).all()
@@ -169,7 +170,7 @@ def test_a_python_layer_without_an_onnx_expression_trains_layer_by_layer_alone(t
     )
     monkeypatch.syspath_prepend(tmp_path)
     net = NET.replace('bottom: "score"', 'bottom: "twice"')
-    twice = layer("Python", "twice", "score", "twice", 'python_param { module: "doubling" layer: "Twice" }')
+    twice = layer("twice", "Python", "score", "twice", 'python_param { module: "doubling" layer: "Twice" }')
     net = net.replace('layer { name: "loss"', twice + 'layer { name: "loss"')
     found = losses_of(Training(solver_of(QUIET, net), allow_modules=["doubling"]), 5)
     assert np.isfinite(found).all()

@@ -13,7 +13,7 @@ TWO = (
     filled("data", (4, 3))
     + inner_product("a", "data", "x", more='param { name: "w" lr_mult: 2 } param { decay_mult: 0 }')
     + inner_product("b", "x", "y", more='param { name: "w" decay_mult: 3 }')
-    + layer("EuclideanLoss", "loss", "y data", "loss")
+    + layer("loss", "EuclideanLoss", "y data", "loss")
 )
 
 
@@ -40,8 +40,8 @@ def test_a_shared_blob_has_each_multiplier_from_the_first_layer_that_gives_it():
 
 
 def test_batch_norms_statistics_are_listed_but_do_not_learn():
-    net = filled("data", (4, 3)) + layer("BatchNorm", "bn", "data", "y") + inner_product("ip", "y", "z")
-    net += layer("EuclideanLoss", "loss", "z data", "loss")
+    net = filled("data", (4, 3)) + layer("bn", "BatchNorm", "data", "y") + inner_product("ip", "y", "z")
+    net += layer("loss", "EuclideanLoss", "z data", "loss")
     multipliers = {item.name: item.lr_mult for item in learnable_blobs(train_net(net))}
     assert multipliers == {"bn/0": 0, "bn/1": 0, "bn/2": 0, "ip/0": 1, "ip/1": 1}
     before, after = updated("weight_decay: 0.1", [0, 0, 0, 1, 1], net)

@@ -12,12 +12,12 @@ X = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
 
 
 def test_axes_that_the_order_leaves_out_follow():
-    top = top_of({"x": X}, "Permute", "permute_param { order: 2 order: 0 }")
+    top = top_of("Permute", {"x": X}, "permute_param { order: 2 order: 0 }")
     np.testing.assert_array_equal(top, X.transpose(2, 0, 1, 3))
 
 
 def test_a_symbolic_batch_may_move():
-    net = net_over({"x": X}, "Permute", "permute_param { order: 1 order: 2 order: 3 order: 0 }")
+    net = net_over("Permute", {"x": X}, "permute_param { order: 1 order: 2 order: 3 order: 0 }")
     more = np.concatenate([X, X])
     np.testing.assert_array_equal(exported_tops(net, {"x": more})["top"], more.transpose(1, 2, 3, 0))
 
@@ -25,4 +25,4 @@ def test_a_symbolic_batch_may_move():
 @pytest.mark.parametrize("order", ["order: 4", "order: 1 order: 1"])
 def test_an_order_that_is_none_is_refused(order):
     with pytest.raises(NetError, match="must name axes from 0 to 3, each at most once"):
-        top_of({"x": X}, "Permute", f"permute_param {{ {order} }}")
+        top_of("Permute", {"x": X}, f"permute_param {{ {order} }}")

@@ -32,7 +32,7 @@ def darknet_reorg(x: np.ndarray, stride: int, reverse: bool) -> np.ndarray:
 
 @pytest.mark.parametrize("reverse", [True, False])
 def test_elements_go_where_darknet_puts_them(reverse):
-    net = net_over({"x": X}, "Reorg", f"reorg_param {{ stride: 2 reverse: {str(reverse).lower()} }}")
+    net = net_over("Reorg", {"x": X}, f"reorg_param {{ stride: 2 reverse: {str(reverse).lower()} }}")
     np.testing.assert_array_equal(net.forward()["top"], darknet_reorg(X, 2, reverse))
     more = np.concatenate([X, -X])
     np.testing.assert_array_equal(exported_tops(net, {"x": more})["top"], darknet_reorg(more, 2, reverse))
@@ -42,7 +42,7 @@ def test_elements_go_where_darknet_puts_them(reverse):
 @pytest.mark.parametrize("text, message", [("", "stride is missing"), ("stride: 3", "stride 3 must divide")])
 def test_a_stride_that_does_not_fit_is_refused(text, message):
     with pytest.raises(NetError, match=message):
-        top_of({"x": X}, "Reorg", f"reorg_param {{ {text} }}")
+        top_of("Reorg", {"x": X}, f"reorg_param {{ {text} }}")
 
 
 REGION = "region_param { classes: 3 coords: 4 num: 2 %s }"
@@ -59,7 +59,7 @@ def test_region_activates_each_box_of_each_cell(softmax):
     wanted[:, :, [0, 1, 4]] = sigmoid(wanted[:, :, [0, 1, 4]])
     classes = wanted[:, :, 5:]
     wanted[:, :, 5:] = np.exp(classes) / np.exp(classes).sum(2, keepdims=True) if softmax else sigmoid(classes)
-    net = net_over({"x": x}, "Region", REGION % f"do_softmax: {str(softmax).lower()} anchors: 1.5 anchors: 2")
+    net = net_over("Region", {"x": x}, REGION % f"do_softmax: {str(softmax).lower()} anchors: 1.5 anchors: 2")
     np.testing.assert_allclose(net.forward()["top"], wanted.reshape(x.shape), rtol=1e-5)
     more = np.concatenate([x, x])
     np.testing.assert_allclose(exported_tops(net, {"x": more})["top"][2:], wanted.reshape(x.shape), rtol=1e-5)
@@ -68,4 +68,4 @@ def test_region_activates_each_box_of_each_cell(softmax):
 
 def test_region_refuses_channels_that_make_no_boxes():
     with pytest.raises(NetError, match="2 boxes of 4 coords and 3 classes need N×16×H×W"):
-        top_of({"x": X}, "Region", REGION % "")
+        top_of("Region", {"x": X}, REGION % "")

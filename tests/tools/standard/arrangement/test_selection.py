@@ -6,18 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caffe_tools.errors import NetError
-from nets import inputs, layer, net_of
+from one_layer import net_over
 from open_dims import tops_with_open_dims
-
-
-def net_over(type_, param="", tops="y", **arrays):
-    arrays = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
-    text = inputs(**{name: array.shape for name, array in arrays.items()})
-    net = net_of("force_backward: true " + text + layer(type_, "it", " ".join(arrays), tops, param), "TEST")
-    for name, array in arrays.items():
-        net.blobs[name].data[...] = array
-    return net
-
 
 # --- ArgMax
 
@@ -48,54 +38,54 @@ def test_argmax_finds_the_places_or_the_elements(shape, top_k, max_val, seed, da
     else:
         wanted = np.moveaxis(elements if max_val else places, -1, axis)
     text = f"top_k: {top_k} out_max_val: {str(max_val).lower()}" + (f" axis: {axis}" if axis is not None else "")
-    net = net_over("ArgMax", f"argmax_param {{ {text} }}", x=x)
-    np.testing.assert_array_equal(net.forward()["y"], wanted)
-    assert not net.backward(y=np.ones_like(wanted))["x"].any()
+    net = net_over("ArgMax", {"x": x}, f"argmax_param {{ {text} }}")
+    np.testing.assert_array_equal(net.forward()["top"], wanted)
+    assert not net.backward(top=np.ones_like(wanted))["x"].any()
 
 
 @pytest.mark.parametrize("param", ["", "axis: 1", "axis: 2 top_k: 2", "top_k: 2 out_max_val: true"])
 def test_argmax_takes_images_of_any_size(param):
     x = np.random.default_rng(3).normal(size=(2, 3, 5, 4))
-    net = net_over("ArgMax", f"argmax_param {{ {param} }}", x=x)
+    net = net_over("ArgMax", {"x": x}, f"argmax_param {{ {param} }}")
     (found,) = tops_with_open_dims(net, {"x": ("batch", 3, "height", "width")}, {"x": x})
-    np.testing.assert_array_equal(found, net.forward()["y"])
+    np.testing.assert_array_equal(found, net.forward()["top"])
 
 
 @pytest.mark.parametrize("top_k", [0, 6])
 def test_argmax_of_more_than_there_is_is_refused(top_k):
     with pytest.raises(NetError, match=f"top_k {top_k} must be 1 to 5"):
-        net_over("ArgMax", f"argmax_param {{ top_k: {top_k} }}", x=np.zeros((2, 5)))
+        net_over("ArgMax", {"x": np.zeros((2, 5))}, f"argmax_param {{ top_k: {top_k} }}")
 
 
 # --- items of the batch
 
 
 def test_batch_reindex_takes_items_in_any_order_and_adds_up_their_diffs():
-    net = net_over("BatchReindex", x=[[1, 2], [3, 4], [5, 6]], index=[2, 0, 2, 2])
-    np.testing.assert_array_equal(net.forward()["y"], [[5, 6], [1, 2], [5, 6], [5, 6]])
-    net.backward(y=[[1, 0], [2, 0], [4, 0], [8, 1]])
+    net = net_over("BatchReindex", {"x": [[1, 2], [3, 4], [5, 6]], "index": [2, 0, 2, 2]})
+    np.testing.assert_array_equal(net.forward()["top"], [[5, 6], [1, 2], [5, 6], [5, 6]])
+    net.backward(top=[[1, 0], [2, 0], [4, 0], [8, 1]])
     np.testing.assert_array_equal(net.blobs["x"].diff, [[2, 0], [0, 0], [13, 1]])
 
 
 def test_batch_reindex_names_an_index_that_is_no_item():
     with pytest.raises(NetError, match="bottom 'index' holds the label 3 at .0,.: labels are 0 to 2"):
-        net_over("BatchReindex", x=np.zeros((3, 2)), index=[3]).forward()
+        net_over("BatchReindex", {"x": np.zeros((3, 2)), "index": [3]}).forward()
 
 
 def test_batch_reindex_refuses_indices_in_rows():
     with pytest.raises(NetError, match="bottom 'index' has the shape 3×1: it must be a list of indices"):
-        net_over("BatchReindex", x=np.zeros((3, 2)), index=np.zeros((3, 1)))
+        net_over("BatchReindex", {"x": np.zeros((3, 2)), "index": np.zeros((3, 1))})
 
 
 def test_filter_passes_the_items_that_are_selected_now():
     x, labels = np.arange(8).reshape(4, 2), np.arange(4)
-    net = net_over("Filter", tops="y z", x=x, labels=labels, selector=np.zeros((4, 1, 1)))
+    net = net_over("Filter", {"x": x, "labels": labels, "selector": np.zeros((4, 1, 1))}, tops="top z")
     for selector in ([1, 0, 0, -0.5], [0, 2, 1, 1], [0, 0, 0, 0]):
         kept = np.flatnonzero(selector)
         tops = net.forward(selector=np.reshape(selector, (4, 1, 1)))
-        np.testing.assert_array_equal(tops["y"], x[kept])
+        np.testing.assert_array_equal(tops["top"], x[kept])
         np.testing.assert_array_equal(tops["z"], labels[kept])
-        net.backward(y=np.ones((len(kept), 2)), z=np.full(len(kept), 7))
+        net.backward(top=np.ones((len(kept), 2)), z=np.full(len(kept), 7))
         np.testing.assert_array_equal(net.blobs["x"].diff, np.outer(np.not_equal(selector, 0), [1, 1]))
         np.testing.assert_array_equal(net.blobs["labels"].diff, 7 * np.not_equal(selector, 0))
         assert not net.blobs["selector"].diff.any()
@@ -106,41 +96,43 @@ def test_filter_passes_the_items_that_are_selected_now():
     [
         (np.zeros((4, 2)), "y", "bottom 'selector' has the shape 4×2, but must have 4×1"),
         (np.zeros(3), "y", "bottom 'x' has the shape 4×2, but must have 3×2: it has one item for each"),
-        (np.zeros(4), "y z", "it has 2 tops and 2 bottoms: give a top for each but the last"),
+        (np.zeros(4), "top z", "it has 2 tops and 2 bottoms: give a top for each but the last"),
     ],
 )
 def test_filter_refuses_a_selector_that_does_not_fit(selector, tops, message):
     with pytest.raises(NetError, match=message):
-        net_over("Filter", tops=tops, x=np.zeros((4, 2)), selector=selector)
+        net_over("Filter", {"x": np.zeros((4, 2)), "selector": selector}, tops=tops)
 
 
 # --- Embed
 
 
 def test_embed_looks_up_rows_and_adds_their_diffs_to_the_weight():
-    net = net_over("Embed", "embed_param { input_dim: 3 num_output: 2 }", x=[[2, 0], [2, 2]])
-    weight, bias = net.params["it"]
+    net = net_over("Embed", {"x": [[2, 0], [2, 2]]}, "embed_param { input_dim: 3 num_output: 2 }")
+    weight, bias = net.params["layer"]
     weight.data[...], bias.data[...] = [[1, 2], [3, 4], [5, 6]], [10, 20]
-    np.testing.assert_array_equal(net.forward()["y"], [[[15, 26], [11, 22]], [[15, 26], [15, 26]]])
-    net.backward(y=np.ones((2, 2, 2)))
+    np.testing.assert_array_equal(net.forward()["top"], [[[15, 26], [11, 22]], [[15, 26], [15, 26]]])
+    net.backward(top=np.ones((2, 2, 2)))
     np.testing.assert_array_equal(weight.diff, [[1, 1], [0, 0], [3, 3]])
     np.testing.assert_array_equal(bias.diff, [4, 4])
 
 
 def test_embed_takes_indices_of_any_shape_and_a_fraction_as_its_whole_part():
-    net = net_over("Embed", "embed_param { input_dim: 3 num_output: 2 bias_term: false }", x=np.full((2, 1, 3), 1.9))
-    net.params["it"][0].data[1] = [7, 8]
-    np.testing.assert_array_equal(net.forward()["y"], np.broadcast_to([7, 8], (2, 1, 3, 2)))
+    net = net_over(
+        "Embed", {"x": np.full((2, 1, 3), 1.9)}, "embed_param { input_dim: 3 num_output: 2 bias_term: false }"
+    )
+    net.params["layer"][0].data[1] = [7, 8]
+    np.testing.assert_array_equal(net.forward()["top"], np.broadcast_to([7, 8], (2, 1, 3, 2)))
 
 
 def test_embed_names_an_index_without_a_row():
     with pytest.raises(NetError, match="holds the label -1 at .0,.: labels are 0 to 2"):
-        net_over("Embed", "embed_param { input_dim: 3 num_output: 2 }", x=[-1]).forward()
+        net_over("Embed", {"x": [-1]}, "embed_param { input_dim: 3 num_output: 2 }").forward()
 
 
 def test_embed_needs_both_its_sizes():
     with pytest.raises(NetError, match="give num_output and input_dim, both 1 or more"):
-        net_over("Embed", "embed_param { num_output: 2 }", x=[0])
+        net_over("Embed", {"x": [0]}, "embed_param { num_output: 2 }")
 
 
 # --- Crop
@@ -157,12 +149,12 @@ def test_embed_needs_both_its_sizes():
 )
 def test_crop_cuts_from_its_axis_on(param, begins):
     x, reference = np.random.default_rng(0).normal(size=(2, 4, 6, 7)), np.zeros((2, 3, 4, 5))
-    net = net_over("Crop", f"crop_param {{ {param} }}", x=x, reference=reference)
+    net = net_over("Crop", {"x": x, "reference": reference}, f"crop_param {{ {param} }}")
     start = {"axis: 1": 1, "axis: -": 3}.get(param[:7], 2)
     part = tuple(slice(b, b + (reference if a >= start else x).shape[a]) for a, b in enumerate(begins))
-    y = net.forward()["y"]
+    y = net.forward()["top"]
     np.testing.assert_array_equal(y, x[part].astype(np.float32))
-    net.backward(y=np.ones_like(y))
+    net.backward(top=np.ones_like(y))
     wanted = np.zeros(x.shape)
     wanted[part] = 1
     np.testing.assert_array_equal(net.blobs["x"].diff, wanted)
@@ -171,7 +163,7 @@ def test_crop_cuts_from_its_axis_on(param, begins):
 
 def test_crop_takes_the_size_of_a_reference_that_is_known_when_it_runs():
     x, reference = np.random.default_rng(0).normal(size=(2, 3, 6, 7)), np.zeros((2, 1, 3, 5))
-    net = net_over("Crop", "crop_param { offset: [2, 1] }", x=x, reference=reference)
+    net = net_over("Crop", {"x": x, "reference": reference}, "crop_param { offset: [2, 1] }")
     dims = {"x": ("n", 3, "h", "w"), "reference": ("n", 1, "rows", "columns")}
     (found,) = tops_with_open_dims(net, dims, {"x": x, "reference": reference})
     np.testing.assert_array_equal(found, x[:, :, 2:5, 1:6].astype(np.float32))
@@ -188,7 +180,7 @@ def test_crop_takes_the_size_of_a_reference_that_is_known_when_it_runs():
 )
 def test_crop_refuses_a_part_that_is_not_there(param, reference, message):
     with pytest.raises(NetError, match=message):
-        net_over("Crop", f"crop_param {{ {param} }}", x=np.zeros((1, 2, 4, 4)), reference=np.zeros(reference))
+        net_over("Crop", {"x": np.zeros((1, 2, 4, 4)), "reference": np.zeros(reference)}, f"crop_param {{ {param} }}")
 
 
 # --- Tile
@@ -197,17 +189,17 @@ def test_crop_refuses_a_part_that_is_not_there(param, reference, message):
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_tile_repeats_a_blob_and_adds_up_the_diffs_of_the_copies(axis):
     x = np.arange(12).reshape(2, 2, 3)
-    net = net_over("Tile", f"tile_param {{ axis: {axis} tiles: 3 }}", x=x)
-    y = net.forward()["y"]
+    net = net_over("Tile", {"x": x}, f"tile_param {{ axis: {axis} tiles: 3 }}")
+    y = net.forward()["top"]
     np.testing.assert_array_equal(y, np.concatenate([x] * 3, axis))
     dy = np.random.default_rng(0).normal(size=y.shape)
     wanted = sum(np.split(dy, 3, axis))
-    np.testing.assert_allclose(net.backward(y=dy)["x"], wanted, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(net.backward(top=dy)["x"], wanted, rtol=1e-6, atol=1e-6)
 
 
 def test_tile_repeats_axes_of_any_size():
     x = np.arange(24).reshape(2, 3, 4)
-    net = net_over("Tile", "tile_param { tiles: 2 }", x=x)
+    net = net_over("Tile", {"x": x}, "tile_param { tiles: 2 }")
     (found,) = tops_with_open_dims(net, {"x": ("n", "steps", "width")}, {"x": x})
     np.testing.assert_array_equal(found, np.tile(x, (1, 2, 1)))
 
@@ -215,4 +207,4 @@ def test_tile_repeats_axes_of_any_size():
 @pytest.mark.parametrize("tiles", ["", "tiles: 0"])
 def test_tile_needs_a_number_of_copies(tiles):
     with pytest.raises(NetError, match="tiles is missing or below 1"):
-        net_over("Tile", f"tile_param {{ {tiles} }}", x=np.zeros((2, 2)))
+        net_over("Tile", {"x": np.zeros((2, 2))}, f"tile_param {{ {tiles} }}")

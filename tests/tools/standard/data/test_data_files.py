@@ -10,7 +10,7 @@ from one_layer import exported_tops
 
 
 def shapes_of(type_, params, tops="data label", **keywords):
-    net = net_of(layer(type_, "source", "", tops, params), "TEST", **keywords)
+    net = net_of(layer("source", type_, "", tops, params), "TEST", **keywords)
     assert net.inputs == tops.split()
     return [net.blobs[top].shape for top in tops.split()]
 
@@ -65,7 +65,7 @@ def test_annotated_data_knows_the_size_it_resizes_to_but_not_the_number_of_boxes
 def test_a_layer_hands_on_its_transform_param_with_the_fields_of_forks():
     params = "memory_data_param { batch_size: 2 channels: 1 height: 4 width: 5 } transform_param { %s }"
     transform = "scale: 0.5 mean_value: 104 mean_value: 117 resize_param { prob: 1 }"
-    net = net_of(layer("MemoryData", "source", "", "data label", params % transform), "TEST")
+    net = net_of(layer("source", "MemoryData", "", "data label", params % transform), "TEST")
     images, labels = net.layers[0].sources
     assert images.transform == "scale: 0.5\nmean_value: 104\nmean_value: 117\nresize_param {\n  prob: 1\n}\n"
     assert labels.transform is None
@@ -73,16 +73,16 @@ def test_a_layer_hands_on_its_transform_param_with_the_fields_of_forks():
 
 def test_an_input_layer_hands_on_the_transform_param_that_caffe_ignores():
     params = f"input_param {{ shape {{ {dims((1, 1, 2, 2))} }} }} transform_param {{ scale: 0.5 }}"
-    net = net_of(layer("Input", "source", "", "data", params), "TEST")
+    net = net_of(layer("source", "Input", "", "data", params), "TEST")
     assert net.layers[0].sources[0].transform == "scale: 0.5\n"
     assert net.forward(data=np.ones((1, 1, 2, 2)))["data"].max() == 1
 
 
 def test_a_net_over_a_database_runs_and_learns():
     params = "data_param { batch_size: 2 } transform_param { crop_size: 3 }"
-    text = layer("Data", "source", "", "data label", params)
-    text += layer("InnerProduct", "ip", "data", "scores", "inner_product_param { num_output: 4 }")
-    net = net_of(text + layer("SoftmaxWithLoss", "loss", "scores label", "loss"))
+    text = layer("source", "Data", "", "data label", params)
+    text += layer("ip", "InnerProduct", "data", "scores", "inner_product_param { num_output: 4 }")
+    net = net_of(text + layer("loss", "SoftmaxWithLoss", "scores label", "loss"))
     net.forward(data=np.ones((2, 3, 3, 3)), label=[1, 2])
     net.backward()
     np.testing.assert_allclose(net.params["ip"][1].diff, [0.25, -0.25, -0.25, 0.25])
@@ -90,7 +90,7 @@ def test_a_net_over_a_database_runs_and_learns():
 
 def test_the_command_line_takes_a_database_with_the_arrays_it_would_hold(tmp_path, capsys):
     net, arrays = tmp_path / "net.prototxt", tmp_path / "arrays.npz"
-    net.write_text(layer("Data", "source", "", "data", "data_param { batch_size: 2 }") + layer("LRN", "n", "data", "y"))
+    net.write_text(layer("source", "Data", "", "data", "data_param { batch_size: 2 }") + layer("n", "LRN", "data", "y"))
     np.savez(arrays, **{"in/data": np.ones((3, 4, 5, 6))})
     assert main(["check", str(net)]) == 2
     assert "does not tell the shape of its top 'data'" in capsys.readouterr().err
@@ -118,14 +118,14 @@ def test_parameters_that_caffe_refuses_are_refused(type_, params, message):
 
 
 def test_a_layer_that_writes_a_file_does_nothing():
-    text = inputs(x=(2,), y=(2,)) + layer("HDF5Output", "out", "x y", "", 'hdf5_output_param { file_name: "f.h5" }')
-    assert net_of(text + layer("AbsVal", "abs", "x", "z"), "TEST").forward(x=[-1, 2])["z"].tolist() == [1, 2]
+    text = inputs(x=(2,), y=(2,)) + layer("out", "HDF5Output", "x y", "", 'hdf5_output_param { file_name: "f.h5" }')
+    assert net_of(text + layer("abs", "AbsVal", "x", "z"), "TEST").forward(x=[-1, 2])["z"].tolist() == [1, 2]
 
 
 # --- Parameter
 
-SUM = layer("Parameter", "p", "", "p", "parameter_param { shape { dim: 2 dim: 3 } }") + layer(
-    "Eltwise", "sum", "x p", "y"
+SUM = layer("p", "Parameter", "", "p", "parameter_param { shape { dim: 2 dim: 3 } }") + layer(
+    "sum", "Eltwise", "x p", "y"
 )
 
 
@@ -147,6 +147,6 @@ def test_a_parameter_is_exported_as_a_stored_tensor():
 
 
 def test_a_parameter_without_axes_is_a_scalar_and_a_negative_dim_an_error():
-    assert net_of(layer("Parameter", "p", "", "p"), "TEST").blobs["p"].shape == ()
+    assert net_of(layer("p", "Parameter", "", "p"), "TEST").blobs["p"].shape == ()
     with pytest.raises(NetError, match="its shape -1×2 has a negative dim"):
-        net_of(layer("Parameter", "p", "", "p", "parameter_param { shape { dim: -1 dim: 2 } }"), "TEST")
+        net_of(layer("p", "Parameter", "", "p", "parameter_param { shape { dim: -1 dim: 2 } }"), "TEST")

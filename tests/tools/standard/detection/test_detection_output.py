@@ -63,8 +63,8 @@ def assert_rows(found: np.ndarray, wanted: np.ndarray) -> None:
 def test_boxes_are_decoded_as_the_code_type_says(code_type, shared, in_target):
     bottoms = bottoms_of(2, 20, 3, shared)
     found = top_of(
-        bottoms,
         "DetectionOutput",
+        bottoms,
         parameters(
             3,
             "",
@@ -89,7 +89,7 @@ def test_rows_are_those_of_caffe_in_its_order(seed, threshold, top_k, keep, leas
     rest = f"keep_top_k: {keep} background_label_id: {background} code_type: CENTER_SIZE"
     if least is not None:
         rest += f" confidence_threshold: {least}"
-    found = top_of(bottoms, "DetectionOutput", parameters(3, f"nms_threshold: {threshold} top_k: {top_k}", rest))
+    found = top_of("DetectionOutput", bottoms, parameters(3, f"nms_threshold: {threshold} top_k: {top_k}", rest))
     wanted = caffe_rows(
         bottoms,
         3,
@@ -110,7 +110,7 @@ def test_eta_lowers_the_threshold_with_every_box_kept_down_to_a_half(shared, eta
     bottoms = bottoms_of(2, 60, 3, shared, seed)
     bottoms["code"] *= 0.3  # so that boxes overlap
     rest = f"code_type: CENTER_SIZE share_location: {str(shared).lower()} confidence_threshold: 0.1"
-    found = top_of(bottoms, "DetectionOutput", parameters(3, f"nms_threshold: 0.9 top_k: 50 eta: {eta}", rest))
+    found = top_of("DetectionOutput", bottoms, parameters(3, f"nms_threshold: 0.9 top_k: 50 eta: {eta}", rest))
     keywords = {"code_type": "CENTER_SIZE", "threshold": 0.9, "top_k": 50, "least": 0.1}
     wanted = caffe_rows(bottoms, 3, shared, eta=eta, **keywords)
     assert_rows(found, wanted)
@@ -120,7 +120,7 @@ def test_eta_lowers_the_threshold_with_every_box_kept_down_to_a_half(shared, eta
 def test_a_score_equal_to_the_threshold_does_not_count():
     bottoms = bottoms_of(1, 2, 2)
     bottoms["scores"][:] = [[0.5, 0.5, 0.25, 0.75]]
-    found = top_of(bottoms, "DetectionOutput", parameters(2, rest="confidence_threshold: 0.5"))
+    found = top_of("DetectionOutput", bottoms, parameters(2, rest="confidence_threshold: 0.5"))
     np.testing.assert_array_equal(found[0, 0, :, :3], [[0, 1, 0.75]])
 
 
@@ -129,8 +129,8 @@ def test_an_overlap_equal_to_the_threshold_is_kept():
     bottoms["priors"][0, 0] = [0, 0, 1, 1, 0, 0, 0.5, 1]
     bottoms["code"][:] = 0
     bottoms["scores"][:] = [[0.1, 0.9, 0.2, 0.8]]
-    assert top_of(bottoms, "DetectionOutput", parameters(2, "nms_threshold: 0.5")).shape[2] == 2
-    assert top_of(bottoms, "DetectionOutput", parameters(2, "nms_threshold: 0.49")).shape[2] == 1
+    assert top_of("DetectionOutput", bottoms, parameters(2, "nms_threshold: 0.5")).shape[2] == 2
+    assert top_of("DetectionOutput", bottoms, parameters(2, "nms_threshold: 0.49")).shape[2] == 1
 
 
 def test_of_equal_scores_the_first_prior_wins():
@@ -138,7 +138,7 @@ def test_of_equal_scores_the_first_prior_wins():
     bottoms["priors"][0, 0] = np.tile([0.1, 0.1, 0.5, 0.5], 3)
     bottoms["code"][:] = np.repeat([0.0, 0.01, 0.02], 4)
     bottoms["scores"][:] = np.tile([0.2, 0.8], 3)
-    found = top_of(bottoms, "DetectionOutput", parameters(2))
+    found = top_of("DetectionOutput", bottoms, parameters(2))
     np.testing.assert_allclose(found[0, 0], [[0, 1, 0.8, 0.1, 0.1, 0.5, 0.5]], rtol=1e-6)
 
 
@@ -146,26 +146,26 @@ def test_boxes_that_end_before_they_begin_suppress_nothing():
     bottoms = bottoms_of(1, 3, 2)
     bottoms["priors"][0, 0] = np.tile([0.5, 0.5, 0.1, 0.1], 3)
     bottoms["code"][:] = 0
-    assert top_of(bottoms, "DetectionOutput", parameters(2)).shape[2] == 3
+    assert top_of("DetectionOutput", bottoms, parameters(2)).shape[2] == 3
 
 
 @pytest.mark.parametrize("images", [1, 4])
 def test_a_model_exported_with_a_symbolic_batch_lists_the_rows_of_any_number_of_images(images):
     text = parameters(3, "nms_threshold: 0.45 top_k: 10", "keep_top_k: 6 code_type: CENTER_SIZE")
-    net = net_over(bottoms_of(2, 12, 3), "DetectionOutput", text)
+    net = net_over("DetectionOutput", bottoms_of(2, 12, 3), text)
     bottoms = bottoms_of(images, 12, 3, seed=5)
     wanted = caffe_rows(bottoms, 3, code_type="CENTER_SIZE", threshold=0.45, top_k=10, keep=6)
     assert_rows(exported_tops(net, bottoms)["top"], wanted)
 
 
 def test_without_a_detection_each_image_of_a_symbolic_batch_has_a_row():
-    net = net_over(bottoms_of(2, 4, 2), "DetectionOutput", parameters(2, rest="confidence_threshold: 1"))
+    net = net_over("DetectionOutput", bottoms_of(2, 4, 2), parameters(2, rest="confidence_threshold: 1"))
     found = exported_tops(net, bottoms_of(3, 4, 2))["top"]
     np.testing.assert_array_equal(found, [[[[image, *[-1] * 6] for image in range(3)]]])
 
 
 def test_no_gradient_passes():
-    net = net_over(bottoms_of(1, 4, 2), "DetectionOutput", parameters(2))
+    net = net_over("DetectionOutput", bottoms_of(1, 4, 2), parameters(2))
     rows = net.forward()["top"].shape
     assert not any(diff.any() for diff in diffs_of(net, top=np.ones(rows)).values())
 
@@ -174,7 +174,7 @@ def test_where_results_are_saved_is_nothing_to_the_numbers():
     bottoms = bottoms_of(1, 4, 2)
     saved = 'save_output_param { output_directory: "out" output_format: "VOC" resize_param { resize_mode: WARP } }'
     np.testing.assert_array_equal(
-        top_of(bottoms, "DetectionOutput", parameters(2, rest=saved)), top_of(bottoms, "DetectionOutput", parameters(2))
+        top_of("DetectionOutput", bottoms, parameters(2, rest=saved)), top_of("DetectionOutput", bottoms, parameters(2))
     )
 
 
@@ -191,13 +191,13 @@ def test_where_results_are_saved_is_nothing_to_the_numbers():
 )
 def test_what_does_not_fit_is_said(text, message):
     with pytest.raises(NetError, match=message):
-        net_over(bottoms_of(1, 4, 2), "DetectionOutput", text)
+        net_over("DetectionOutput", bottoms_of(1, 4, 2), text)
 
 
 def test_priors_must_be_those_of_a_prior_box():
     bottoms = bottoms_of(1, 4, 2)
     with pytest.raises(NetError, match="must be PriorBox's 1×2×4K"):
-        net_over(bottoms | {"priors": np.zeros((1, 1, 16))}, "DetectionOutput", parameters(2))
+        net_over("DetectionOutput", bottoms | {"priors": np.zeros((1, 1, 16))}, parameters(2))
 
 
 @pytest.mark.parametrize("size", [(16, 24), (40, 24)])
@@ -209,16 +209,16 @@ def test_a_small_ssd_exported_for_images_of_any_size_finds_what_the_net_finds(si
         order = "permute_param { order: 0 order: 2 order: 3 order: 1 }"
         return net_of(
             inputs(data=shape)
-            + layer("Convolution", "body", "data", "body", convolution.format(8, 8, filler))
-            + layer("Convolution", "loc", "body", "loc", convolution.format(4 * 3, 1, filler))
-            + layer("Permute", "loc_perm", "loc", "loc_perm", order)
-            + layer("Flatten", "loc_flat", "loc_perm", "loc_flat")
-            + layer("Convolution", "conf", "body", "conf", convolution.format(2 * 3, 1, filler))
-            + layer("Permute", "conf_perm", "conf", "conf_perm", order)
-            + layer("Flatten", "conf_flat", "conf_perm", "conf_flat")
-            + layer("PriorBox", "prior", "body data", "prior", "prior_box_param { min_size: 12 aspect_ratio: 2 }")
+            + layer("body", "Convolution", "data", "body", convolution.format(8, 8, filler))
+            + layer("loc", "Convolution", "body", "loc", convolution.format(4 * 3, 1, filler))
+            + layer("loc_perm", "Permute", "loc", "loc_perm", order)
+            + layer("loc_flat", "Flatten", "loc_perm", "loc_flat")
+            + layer("conf", "Convolution", "body", "conf", convolution.format(2 * 3, 1, filler))
+            + layer("conf_perm", "Permute", "conf", "conf_perm", order)
+            + layer("conf_flat", "Flatten", "conf_perm", "conf_flat")
+            + layer("prior", "PriorBox", "body data", "prior", "prior_box_param { min_size: 12 aspect_ratio: 2 }")
             + layer(
-                "DetectionOutput", "out", "loc_flat conf_flat prior", "out", parameters(2, "top_k: 20", "keep_top_k: 9")
+                "out", "DetectionOutput", "loc_flat conf_flat prior", "out", parameters(2, "top_k: 20", "keep_top_k: 9")
             ),
             "TEST",
         )

@@ -195,7 +195,7 @@ def caffe(bottoms: dict[str, np.ndarray], s: Settings) -> tuple[float, np.ndarra
 
 
 def assert_agrees(bottoms: dict[str, np.ndarray], s: Settings) -> None:
-    net = net_over(bottoms, "MultiBoxLoss", s.text, phase="TRAIN")
+    net = net_over("MultiBoxLoss", bottoms, s.text, phase="TRAIN")
     net.forward()
     diffs = net.backward()
     loss, dcode, dscores = caffe(bottoms, s)
@@ -245,14 +245,14 @@ def test_without_any_ground_truth_loss_and_diffs_are_0():
     bottoms = drawn()
     bottoms["truth"][..., 0] = -1
     assert_agrees(bottoms, Settings())
-    assert net_over(bottoms, "MultiBoxLoss", Settings().text, phase="TRAIN").forward()["top"] == 0
+    assert net_over("MultiBoxLoss", bottoms, Settings().text, phase="TRAIN").forward()["top"] == 0
 
 
 def test_of_equal_overlaps_the_first_prior_is_matched():
     bottoms = drawn(priors=4)
     bottoms["priors"][0, 0] = np.tile([0.2, 0.2, 0.6, 0.6], 4)
     bottoms["truth"][0, 0, :, 3:7] = [0.2, 0.2, 0.6, 0.5]
-    net = net_over(bottoms, "MultiBoxLoss", Settings(each=False).text, phase="TRAIN")
+    net = net_over("MultiBoxLoss", bottoms, Settings(each=False).text, phase="TRAIN")
     net.forward()
     diff = net.backward()["code"].reshape(IMAGES, 4, 4)
     np.testing.assert_array_equal(diff.any(-1), [[True, True, False, False], [False] * 4, [True, True, True, False]])
@@ -261,7 +261,7 @@ def test_of_equal_overlaps_the_first_prior_is_matched():
 def test_propagate_down_leaves_a_part_of_the_loss_out():
     bottoms, s = drawn(), Settings()
     flags = "propagate_down: false propagate_down: true propagate_down: false propagate_down: false"
-    net = net_over(bottoms, "MultiBoxLoss", f"{s.text} {flags}", phase="TRAIN")
+    net = net_over("MultiBoxLoss", bottoms, f"{s.text} {flags}", phase="TRAIN")
     alone = Settings(weight=0)
     np.testing.assert_allclose(net.forward()["top"], caffe(bottoms, alone)[0], rtol=1e-5)
 
@@ -280,9 +280,9 @@ def test_propagate_down_leaves_a_part_of_the_loss_out():
 )
 def test_what_does_not_fit_is_said(text, message):
     with pytest.raises(NetError, match=message):
-        net_over(drawn(), "MultiBoxLoss", f"multibox_loss_param {{ {text} }}", phase="TRAIN")
+        net_over("MultiBoxLoss", drawn(), f"multibox_loss_param {{ {text} }}", phase="TRAIN")
 
 
 def test_rows_of_ground_truth_have_8_columns():
     with pytest.raises(NetError, match="'truth' has the shape 1×1×6×7, but must be 1×1×G×8"):
-        net_over(drawn() | {"truth": np.zeros((1, 1, 6, 7))}, "MultiBoxLoss", Settings().text, phase="TRAIN")
+        net_over("MultiBoxLoss", drawn() | {"truth": np.zeros((1, 1, 6, 7))}, Settings().text, phase="TRAIN")

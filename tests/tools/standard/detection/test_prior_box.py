@@ -17,7 +17,7 @@ BOTTOMS = {"map": np.zeros((2, 4, 3, 5), np.float32), "image": np.zeros((2, 3, 4
 
 
 def priors(parameters: str, bottoms: dict[str, np.ndarray] = BOTTOMS) -> np.ndarray:
-    return top_of(bottoms, "PriorBox", f"prior_box_param {{ {parameters} }}")
+    return top_of("PriorBox", bottoms, f"prior_box_param {{ {parameters} }}")
 
 
 def caffe_boxes(
@@ -91,7 +91,7 @@ def test_boxes_of_a_map_whose_size_only_the_running_graph_knows_are_the_same(par
 
 
 def test_boxes_of_known_sizes_are_stored_and_need_no_bottom():
-    net = net_over(BOTTOMS, "PriorBox", "prior_box_param { min_size: 10 }")
+    net = net_over("PriorBox", BOTTOMS, "prior_box_param { min_size: 10 }")
     np.testing.assert_array_equal(exported_tops(net, {})["top"], priors("min_size: 10"))
 
 

@@ -84,7 +84,7 @@ def test_the_anchors_are_the_published_ones():
 @pytest.mark.parametrize("seed", range(4))
 def test_the_python_layer_is_known_by_name_and_gives_its_rows_in_order(seed):
     bottoms = drawn(seed)
-    net = net_over(bottoms, "Python", python_layer("'feat_stride': 16"), "rois scores_")
+    net = net_over("Python", bottoms, python_layer("'feat_stride': 16"), "rois scores_")
     net.forward()
     rois, scores = caffe(bottoms, ANCHORS)
     assert net.blobs["rois"].shape == rois.shape
@@ -96,7 +96,7 @@ def test_the_python_layer_takes_its_scales_and_the_sizes_that_its_config_would_h
     bottoms = drawn(0, anchors=6)
     text = "{feat_stride: 8, scales: [4, 8], RPN_PRE_NMS_TOP_N: 40, RPN_POST_NMS_TOP_N: 5, RPN_MIN_SIZE: 20}"
     rois, _ = caffe(bottoms, make_anchors(16, (0.5, 1, 2), (4, 8), np.round), 8, 40, 5, min_size=20)
-    np.testing.assert_allclose(top_of(bottoms, "Python", python_layer(text)), rois, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(top_of("Python", bottoms, python_layer(text)), rois, rtol=1e-5, atol=1e-4)
     assert len(rois) == 5
 
 
@@ -104,8 +104,8 @@ def test_in_training_the_python_layer_keeps_2000():
     bottoms = drawn(0, size=(24, 24))
     bottoms["deltas"] *= 0.1
     text = "'feat_stride': 16, 'RPN_NMS_THRESH': 1"
-    assert len(top_of(bottoms, "Python", python_layer(text), phase="TRAIN")) == 2000
-    assert len(top_of(bottoms, "Python", python_layer(text), phase="TEST")) == 300
+    assert len(top_of("Python", bottoms, python_layer(text), phase="TRAIN")) == 2000
+    assert len(top_of("Python", bottoms, python_layer(text), phase="TEST")) == 300
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -113,7 +113,7 @@ def test_the_cpp_layer_leaves_boxes_that_are_too_small_at_the_end_with_a_score_o
     bottoms = drawn(seed, anchors=4)
     bottoms["deltas"] -= 0.8
     text = "proposal_param { ratio: 0.5 ratio: 2 scale: 2 scale: 8 nms_thresh: 0.5 min_size: 24 }"
-    net = net_over(bottoms, "Proposal", text, "rois scores_")
+    net = net_over("Proposal", bottoms, text, "rois scores_")
     net.forward()
     anchors = make_anchors(16, (0.5, 2), (2, 8), lambda x: np.floor(x + 0.5))
     rois, scores = caffe(bottoms, anchors, threshold=0.5, min_size=24, drops_small=False)
@@ -124,7 +124,7 @@ def test_the_cpp_layer_leaves_boxes_that_are_too_small_at_the_end_with_a_score_o
 
 
 def test_images_of_a_batch_are_numbered_and_images_of_any_size_go_through_an_exported_model():
-    net = net_over(drawn(0, images=2), "Proposal", "proposal_param { post_nms_topn: 20 }")
+    net = net_over("Proposal", drawn(0, images=2), "proposal_param { post_nms_topn: 20 }")
     batch = drawn(3, images=3)
     found = exported_tops(net, batch)["top"]
     for image in range(3):
@@ -134,11 +134,11 @@ def test_images_of_a_batch_are_numbered_and_images_of_any_size_go_through_an_exp
 
 
 def test_where_every_box_is_too_small_there_is_no_row():
-    assert top_of(drawn(0), "Python", python_layer("{feat_stride: 16, RPN_MIN_SIZE: 1000}")).shape == (0, 5)
+    assert top_of("Python", drawn(0), python_layer("{feat_stride: 16, RPN_MIN_SIZE: 1000}")).shape == (0, 5)
 
 
 def test_no_gradient_passes():
-    net = net_over(drawn(0), "Proposal")
+    net = net_over("Proposal", drawn(0))
     rows = net.forward()["top"].shape
     assert not any(diff.any() for diff in diffs_of(net, top=np.ones(rows)).values())
 
@@ -157,7 +157,7 @@ def test_no_gradient_passes():
 )
 def test_what_does_not_fit_is_said(type_, text, message):
     with pytest.raises(NetError, match=message):
-        top_of(drawn(0), type_, text)
+        top_of(type_, drawn(0), text)
 
 
 def test_a_module_that_the_user_allows_runs_in_the_net_and_is_exported_as_the_layer_that_is_known(
@@ -174,7 +174,7 @@ def test_a_module_that_the_user_allows_runs_in_the_net_and_is_exported_as_the_la
     )
     monkeypatch.syspath_prepend(tmp_path)
     bottoms = drawn(0)
-    net = net_over(bottoms, "Python", python_layer("'feat_stride': 16"), allow_modules=["rpn"])
+    net = net_over("Python", bottoms, python_layer("'feat_stride': 16"), allow_modules=["rpn"])
     assert (net.forward()["top"] == 42).all()
     rois, _ = caffe(bottoms, ANCHORS)
     np.testing.assert_allclose(exported_tops(net, bottoms)["top"], rois, rtol=1e-5, atol=1e-4)

@@ -6,40 +6,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caffe_tools.errors import NetError
-from nets import inputs, layer, net_of
+from one_layer import diffs_of, net_over, top_of
 
 X = np.array([[-100.0, -3.5, -1.0, -0.25, 0.0, 0.25, 1.0, 3.5, 60.0]], np.float32)
 
 
-def net_over(x, type_, param=""):
-    net = net_of("force_backward: true " + inputs(x=x.shape) + layer(type_, "it", "x", "y", param), "TEST")
-    net.blobs["x"].data[...] = x
-    return net
-
-
-def top_of(type_, param="", x=X):
-    return net_over(x, type_, param).forward()["y"]
-
-
 def diff_of(type_, param="", x=X):
-    net = net_over(x, type_, param)
-    net.forward()
-    return net.backward(y=np.ones_like(x))["x"]
+    return diffs_of(net_over(type_, {"x": x}, param), top=np.ones_like(x))["x"]
 
 
 def test_bnll_is_exact_where_exp_would_overflow_or_vanish():
-    np.testing.assert_allclose(top_of("BNLL"), np.logaddexp(0, X.astype(np.float64)), rtol=1e-6, atol=1e-38)
+    np.testing.assert_allclose(top_of("BNLL", {"x": X}), np.logaddexp(0, X.astype(np.float64)), rtol=1e-6, atol=1e-38)
 
 
 def test_clip_passes_the_gradient_at_both_ends():
     param = "clip_param { min: -1 max: 1 }"
-    np.testing.assert_array_equal(top_of("Clip", param), X.clip(-1, 1))
+    np.testing.assert_array_equal(top_of("Clip", {"x": X}, param), X.clip(-1, 1))
     np.testing.assert_array_equal(diff_of("Clip", param), (abs(X) <= 1))
 
 
 def test_threshold_is_strict_and_passes_no_gradient():
     param = "threshold_param { threshold: 0.25 }"
-    np.testing.assert_array_equal(top_of("Threshold", param), X > 0.25)
+    np.testing.assert_array_equal(top_of("Threshold", {"x": X}, param), X > 0.25)
     np.testing.assert_array_equal(diff_of("Threshold", param), np.zeros_like(X))
 
 
@@ -52,13 +40,14 @@ def test_exp_and_log_take_any_base_scale_and_shift(base, scale, shift):
     text = f"base: {base} scale: {scale!r} shift: {shift!r}"
     log_of_base = 1.0 if base == -1 else np.log(base)
     wanted = np.exp(log_of_base * (shift + scale * x.astype(np.float64)))
-    np.testing.assert_allclose(top_of("Exp", f"exp_param {{ {text} }}", x), wanted, rtol=2e-6)
+    np.testing.assert_allclose(top_of("Exp", {"x": x}, f"exp_param {{ {text} }}"), wanted, rtol=2e-6)
     np.testing.assert_allclose(
         diff_of("Exp", f"exp_param {{ {text} }}", x), wanted * log_of_base * scale, rtol=1e-5, atol=1e-30
     )
     inner = shift + scale * x.astype(np.float64)
     if (inner > 0.05).all():
-        tops, diffs = (get("Log", f"log_param {{ {text} }}", x) for get in (top_of, diff_of))
+        log = f"log_param {{ {text} }}"
+        tops, diffs = top_of("Log", {"x": x}, log), diff_of("Log", log, x)
         np.testing.assert_allclose(tops, np.log(inner) / log_of_base, rtol=1e-5, atol=2e-5)
         np.testing.assert_allclose(diffs, scale / inner / log_of_base, rtol=1e-4)
 
@@ -66,7 +55,7 @@ def test_exp_and_log_take_any_base_scale_and_shift(base, scale, shift):
 def test_exp_overflows_where_caffe_does():
     # exp(100) · exp(-50) in float32: the first factor is too large
     x = np.full((1, 1), 100, np.float32)
-    assert top_of("Exp", "exp_param { shift: -50 }", x)[0, 0] == np.inf
+    assert top_of("Exp", {"x": x}, "exp_param { shift: -50 }")[0, 0] == np.inf
 
 
 @pytest.mark.parametrize(
@@ -82,4 +71,4 @@ def test_exp_overflows_where_caffe_does():
 )
 def test_what_has_no_value_is_refused(type_, param, message):
     with pytest.raises(NetError, match=message):
-        net_over(X, type_, param)
+        net_over(type_, {"x": X}, param)

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from caffe_tools.errors import NetError
 from nets import inputs, layer, net_of
+from one_layer import net_over
 from open_dims import tops_with_open_dims
 
 
-def net_over(x, type_, param):
-    text = inputs(x=x.shape) + layer(type_, "conv", "x", "y", f"convolution_param {{ {param} }}")
-    net = net_of("force_backward: true " + text, "TEST")
-    net.blobs["x"].data[...] = x
+def convolution_net(type_, x, param):
+    """One layer of that type, its weight and bias drawn."""
+    net = net_over(type_, {"x": x}, f"convolution_param {{ {param} }}")
     random = np.random.default_rng(5)
-    for blob in net.params.get("conv", []):
+    for blob in net.params.get("layer", []):
         blob.data[...] = random.normal(size=blob.shape)
     return net
 
@@ -64,10 +64,10 @@ def convolutions(draw):
 @given(convolutions())
 def test_a_convolution_is_the_sum_over_its_windows(drawn):
     x, _, group, window, param = drawn
-    net = net_over(x, "Convolution", param)
-    weight, bias = (blob.data for blob in net.params["conv"])
+    net = convolution_net("Convolution", x, param)
+    weight, bias = (blob.data for blob in net.params["layer"])
     wanted = convolved(x.astype(np.float64), weight.astype(np.float64), bias, group, **window)
-    np.testing.assert_allclose(net.forward()["y"], wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(net.forward()["top"], wanted, rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=20, deadline=None)
@@ -80,17 +80,17 @@ def test_a_deconvolution_is_the_gradient_of_the_convolution_with_its_weight(draw
         for size, k, stride, pad, dilation in zip(x.shape[2:], kernel, *window.values(), strict=True)
     ]
     assume(min(grown) > 0)
-    net = net_over(x, "Deconvolution", param)
-    weight, bias = net.params["conv"]
+    net = convolution_net("Deconvolution", x, param)
+    weight, bias = net.params["layer"]
     assert weight.shape == (2 * group, outputs // group, *kernel)
-    y = net.forward()["y"]
+    y = net.forward()["top"]
     assert y.shape == (2, outputs, *grown)
     # ⟨deconvolved(x), z⟩ = ⟨x, convolved(z)⟩ for any z
     z = np.random.default_rng(6).normal(size=y.shape)
     back = convolved(z, weight.data.astype(np.float64), 0, group, **window)
     without_bias = y - bias.data.reshape(-1, *[1] * len(kernel))
     assert (without_bias * z).sum() == pytest.approx((x * back).sum(), rel=1e-3, abs=1e-3)
-    np.testing.assert_allclose(net.backward(y=z)["x"], back, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(net.backward(top=z)["x"], back, rtol=1e-3, atol=1e-4)
 
 
 @settings(max_examples=15, deadline=None)
@@ -99,7 +99,7 @@ def test_im2col_lays_out_the_windows_as_channels(drawn):
     x, kernel, _, window, param = drawn
     found = windows(x, kernel, **window)
     wanted = found.reshape(2, x.shape[1] * math.prod(kernel), *found.shape[2 + len(kernel) :])
-    np.testing.assert_array_equal(net_over(x, "Im2col", param).forward()["y"], wanted)
+    np.testing.assert_array_equal(convolution_net("Im2col", x, param).forward()["top"], wanted)
 
 
 @pytest.mark.parametrize("type_", ["Convolution", "Deconvolution", "Im2col"])
@@ -108,8 +108,8 @@ def test_the_axes_before_the_channels_are_all_batch(type_, axis):
     x = np.random.default_rng(1).normal(size=(2, 3, 4, 5, 6)).astype(np.float32)
     x = x[0, 0] if axis == 0 else x
     param = "num_output: 3 kernel_size: 3 pad: 1 stride: 2"
-    found = net_over(x, type_, f"{param} axis: {axis}").forward()["y"]
-    wanted = net_over(x.reshape(-1, *x.shape[-3:]), type_, param).forward()["y"]
+    found = convolution_net(type_, x, f"{param} axis: {axis}").forward()["top"]
+    wanted = convolution_net(type_, x.reshape(-1, *x.shape[-3:]), param).forward()["top"]
     np.testing.assert_array_equal(found, wanted.reshape(*x.shape[:axis], *wanted.shape[1:]))
 
 
@@ -118,16 +118,16 @@ def test_the_axes_before_the_channels_are_all_batch(type_, axis):
 def test_batch_and_image_size_may_be_open(type_, lead):
     x = np.random.default_rng(2).normal(size=(3, *lead, 2, 7, 5)).astype(np.float32)
     param = f"num_output: 3 kernel_size: 3 pad: 1 axis: {len(lead) + 1}"
-    net = net_over(x, type_, param)
+    net = convolution_net(type_, x, param)
     dims = ("batch", *lead, 2, "height", "width")
     (found,) = tops_with_open_dims(net, {"x": dims}, {"x": x})
-    np.testing.assert_allclose(found, net.forward()["y"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found, net.forward()["top"], rtol=1e-5, atol=1e-6)
 
 
 def test_a_bilinear_deconvolution_in_groups_enlarges_an_image():
     x = np.tile(np.arange(6.0), (1, 2, 6, 1)).astype(np.float32)
     param = 'num_output: 2 group: 2 kernel_size: 4 stride: 2 pad: 1 bias_term: false weight_filler { type: "bilinear" }'
-    text = inputs(x=x.shape) + layer("Deconvolution", "up", "x", "y", f"convolution_param {{ {param} }}")
+    text = inputs(x=x.shape) + layer("up", "Deconvolution", "x", "y", f"convolution_param {{ {param} }}")
     y = net_of(text, "TEST").forward(x=x)["y"]
     assert y.shape == (1, 2, 12, 12)
     np.testing.assert_allclose(y[0, 0, 5, 1:-1], np.arange(1, 11) / 2 - 0.25)
@@ -135,7 +135,7 @@ def test_a_bilinear_deconvolution_in_groups_enlarges_an_image():
 
 def test_several_bottoms_of_a_deconvolution_share_its_weight():
     text = inputs(a=(1, 2, 3, 3), b=(1, 2, 3, 3)) + layer(
-        "Deconvolution", "up", "a b", "y z", "convolution_param { num_output: 1 kernel_size: 2 bias_term: false }"
+        "up", "Deconvolution", "a b", "y z", "convolution_param { num_output: 1 kernel_size: 2 bias_term: false }"
     )
     net = net_of("force_backward: true " + text, "TEST")
     net.params["up"][0].data[...] = 1
@@ -159,4 +159,4 @@ def test_several_bottoms_of_a_deconvolution_share_its_weight():
 )
 def test_what_caffe_could_not_build_is_refused(type_, param, message):
     with pytest.raises(NetError, match=message):
-        net_over(np.zeros((1, 6, 5, 4)), type_, param)
+        convolution_net(type_, np.zeros((1, 6, 5, 4)), param)

@@ -30,7 +30,7 @@ def depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray
 @pytest.mark.parametrize("type_, group", [("ConvolutionDepthwise", ""), ("DepthwiseConvolution", "group: 6")])
 def test_each_channel_has_a_kernel_of_its_own(type_, group):
     text = f"convolution_param {{ num_output: 6 {group} kernel_size: 3 stride: 2 pad: 1 }}"
-    net = net_over({"x": X}, type_, text)
+    net = net_over(type_, {"x": X}, text)
     weight, bias = net.params["layer"]
     assert weight.shape == (6, 1, 3, 3)
     weight.data[...], bias.data[...] = RANDOM.normal(size=weight.shape), RANDOM.normal(size=6)
@@ -41,7 +41,7 @@ def test_each_channel_has_a_kernel_of_its_own(type_, group):
 
 def test_a_depthwise_convolution_cannot_change_the_number_of_channels():
     with pytest.raises(NetError, match="num_output 12 must be the number of the bottom's channels, 6"):
-        net_over({"x": X}, "ConvolutionDepthwise", "convolution_param { num_output: 12 kernel_size: 3 }")
+        net_over("ConvolutionDepthwise", {"x": X}, "convolution_param { num_output: 12 kernel_size: 3 }")
 
 
 # ReLU6 ---------------------------------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ def test_a_depthwise_convolution_cannot_change_the_number_of_channels():
 
 def test_relu6_stops_at_6_and_passes_the_gradient_between_its_ends_alone():
     x = np.array([[-1, 0, 3, 6, 7]], np.float32)
-    net = net_over({"x": x}, "ReLU6")
+    net = net_over("ReLU6", {"x": x})
     np.testing.assert_array_equal(net.forward()["top"], [[0, 0, 3, 6, 6]])
     np.testing.assert_array_equal(diffs_of(net, top=np.full((1, 5), 2.0))["x"], [[0, 0, 2, 0, 0]])
 
@@ -58,7 +58,7 @@ def test_relu6_stops_at_6_and_passes_the_gradient_between_its_ends_alone():
 
 
 def test_channels_are_dealt_out_to_the_groups():
-    net = net_over({"x": X}, "ShuffleChannel", "shuffle_channel_param { group: 3 }")
+    net = net_over("ShuffleChannel", {"x": X}, "shuffle_channel_param { group: 3 }")
     np.testing.assert_array_equal(net.forward()["top"], X[:, [0, 2, 4, 1, 3, 5]])
     more = np.concatenate([X, -X])
     np.testing.assert_array_equal(exported_tops(net, {"x": more})["top"], more[:, [0, 2, 4, 1, 3, 5]])
@@ -67,7 +67,7 @@ def test_channels_are_dealt_out_to_the_groups():
 
 def test_groups_must_divide_the_channels():
     with pytest.raises(NetError, match="group 4 must divide the 6 channels"):
-        top_of({"x": X}, "ShuffleChannel", "shuffle_channel_param { group: 4 }")
+        top_of("ShuffleChannel", {"x": X}, "shuffle_channel_param { group: 4 }")
 
 
 # Axpy ----------------------------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def test_groups_must_divide_the_channels():
 @pytest.mark.parametrize("form", [(2, 6), (2, 6, 1, 1)])
 def test_axpy_scales_channels_and_adds(form):
     bottoms = {"scale": RANDOM.normal(size=form).astype(np.float32), "x": X, "y": X[::-1].copy()}
-    net = net_over(bottoms, "Axpy")
+    net = net_over("Axpy", bottoms)
     wanted = bottoms["scale"].reshape(2, 6, 1, 1) * X + bottoms["y"]
     np.testing.assert_allclose(net.forward()["top"], wanted, rtol=1e-5, atol=1e-6)
     dy = RANDOM.normal(size=X.shape).astype(np.float32)
@@ -88,7 +88,7 @@ def test_axpy_scales_channels_and_adds(form):
 
 def test_axpy_refuses_a_scale_of_other_channels():
     with pytest.raises(NetError, match="'scale' has the shape 2×5, but must have 2×6"):
-        top_of({"scale": np.ones((2, 5)), "x": X, "y": X}, "Axpy")
+        top_of("Axpy", {"scale": np.ones((2, 5)), "x": X, "y": X})
 
 
 # Interp --------------------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def bilinear(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     ],
 )
 def test_interp_keeps_the_corners_where_they_are(text, size):
-    net = net_over({"x": X}, "Interp", f"interp_param {{ {text} }}")
+    net = net_over("Interp", {"x": X}, f"interp_param {{ {text} }}")
     np.testing.assert_allclose(net.forward()["top"], bilinear(X, size), rtol=1e-4, atol=1e-5)
     more = np.concatenate([X, -X])
     np.testing.assert_allclose(exported_tops(net, {"x": more})["top"], bilinear(more, size), rtol=1e-4, atol=1e-5)
@@ -129,7 +129,7 @@ def test_interp_keeps_the_corners_where_they_are(text, size):
 
 
 def test_interp_crops_first_where_pads_are_negative():
-    net = net_over({"x": X}, "Interp", "interp_param { zoom_factor: 2 pad_beg: -1 pad_end: -2 }")
+    net = net_over("Interp", {"x": X}, "interp_param { zoom_factor: 2 pad_beg: -1 pad_end: -2 }")
     np.testing.assert_allclose(net.forward()["top"], bilinear(X[:, :, 1:-2, 1:-2], (3, 7)), rtol=1e-4, atol=1e-5)
     assert_transposed(net, "x")
 
@@ -137,4 +137,4 @@ def test_interp_crops_first_where_pads_are_negative():
 @pytest.mark.parametrize("text", ["", "height: 3", "height: 3 width: 3 zoom_factor: 2", "zoom_factor: 0", "pad_beg: 1"])
 def test_interp_refuses_what_does_not_say_a_size(text):
     with pytest.raises(NetError, match="give height and width|must be 1 or more|must be 0 or less"):
-        top_of({"x": X}, "Interp", f"interp_param {{ {text} }}")
+        top_of("Interp", {"x": X}, f"interp_param {{ {text} }}")

@@ -7,6 +7,7 @@ import pytest
 from caffe_tools.errors import NetError
 from caffe_tools.export.export import ExportOptions, export
 from nets import inputs, layer, net_of
+from one_layer import net_over
 from open_dims import tops_with_open_dims
 
 T, N, D = 3, 2, 4
@@ -54,22 +55,20 @@ def arrays_for(type_, static=False, exposed=False, seed=0):
     return arrays
 
 
-def net_over(type_, arrays, param="", tops="y"):
+def recurrent_net(type_, arrays, param="", tops="top"):
     exposed = any(name in arrays for name in "hc")
     if exposed:
         param += " expose_hidden: true"
         tops += "".join(f" {name}_after" for name in STATES[type_])
-    text = inputs(**{name: np.shape(array) for name, array in arrays.items()})
-    param = f"recurrent_param {{ num_output: {D} {param} }}"
-    net = net_of("force_backward: true " + text + layer(type_, "it", " ".join(arrays), tops, param), "TEST")
+    net = net_over(type_, arrays, f"recurrent_param {{ num_output: {D} {param} }}", tops)
     random = np.random.default_rng(8)
-    for blob in net.params["it"]:
+    for blob in net.params["layer"]:
         blob.data[...] = random.normal(size=blob.shape) / 2
     return net
 
 
 def wanted_of(type_, net, arrays):
-    blobs = [blob.data.astype(np.float64) for blob in net.params["it"]]
+    blobs = [blob.data.astype(np.float64) for blob in net.params["layer"]]
     zeros = np.zeros((N, D))
     h, c = (arrays[name][0] if name in arrays else zeros for name in "hc")
     return ORACLES[type_](arrays["x"], arrays["cont"], arrays.get("static"), blobs, h, c)
@@ -80,10 +79,10 @@ def wanted_of(type_, net, arrays):
 @pytest.mark.parametrize("exposed", [False, True])
 def test_a_recurrent_layer_follows_its_recurrence(type_, static, exposed):
     arrays = arrays_for(type_, static, exposed)
-    net = net_over(type_, arrays)
+    net = recurrent_net(type_, arrays)
     tops = net.forward(**arrays)
     y, *states = wanted_of(type_, net, arrays)
-    np.testing.assert_allclose(tops["y"], y, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(tops["top"], y, rtol=1e-5, atol=1e-6)
     for name, state in zip(STATES[type_], states, strict=False):
         if exposed:
             np.testing.assert_allclose(tops[f"{name}_after"], state[None], rtol=1e-5, atol=1e-6)
@@ -92,17 +91,17 @@ def test_a_recurrent_layer_follows_its_recurrence(type_, static, exposed):
 @pytest.mark.parametrize("type_", ORACLES)
 def test_the_gradient_is_that_of_the_recurrence_and_spares_cont_and_states(type_):
     arrays = arrays_for(type_, static=True, exposed=True)
-    net = net_over(type_, arrays)
+    net = recurrent_net(type_, arrays)
     net.forward(**arrays)
     dy = np.random.default_rng(4).normal(size=(T, N, D))
     # a diff of an exposed state goes nowhere, in Caffe neither
-    net.backward(y=dy, **{f"{name}_after": np.ones((1, N, D)) for name in STATES[type_]})
+    net.backward(top=dy, **{f"{name}_after": np.ones((1, N, D)) for name in STATES[type_]})
     for name in ("cont", *STATES[type_]):
         assert not net.blobs[name].diff.any()
     base = {name: np.array(array, np.float64) for name, array in arrays.items()}
-    blobs = [blob.data.astype(np.float64) for blob in net.params["it"]]
+    blobs = [blob.data.astype(np.float64) for blob in net.params["layer"]]
     stepped = [(net.blobs["x"].diff, base["x"]), (net.blobs["static"].diff, base["static"])]
-    stepped += [(blob.diff, data) for blob, data in zip(net.params["it"], blobs, strict=True)]
+    stepped += [(blob.diff, data) for blob, data in zip(net.params["layer"], blobs, strict=True)]
 
     def loss():
         h, c = base["h"][0], base.get("c", base["h"])[0]
@@ -122,35 +121,35 @@ def test_the_gradient_is_that_of_the_recurrence_and_spares_cont_and_states(type_
 @pytest.mark.parametrize("type_", ORACLES)
 def test_a_forward_pass_goes_on_where_the_last_one_ended(type_):
     arrays = arrays_for(type_)
-    whole = net_over(type_, arrays)
-    wanted = whole.forward(**arrays)["y"]
-    one_step = net_over(type_, {"x": arrays["x"][:1], "cont": arrays["cont"][:1]})
+    whole = recurrent_net(type_, arrays)
+    wanted = whole.forward(**arrays)["top"]
+    one_step = recurrent_net(type_, {"x": arrays["x"][:1], "cont": arrays["cont"][:1]})
     for step in range(T):
-        y = one_step.forward(x=arrays["x"][step : step + 1], cont=arrays["cont"][step : step + 1])["y"]
+        y = one_step.forward(x=arrays["x"][step : step + 1], cont=arrays["cont"][step : step + 1])["top"]
         np.testing.assert_allclose(y[0], wanted[step], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("type_", ORACLES)
 def test_backward_starts_from_the_state_that_its_forward_pass_had(type_):
     arrays = arrays_for(type_) | {"cont": np.ones((T, N))}
-    net, dy = net_over(type_, arrays), np.ones((T, N, D))
+    net, dy = recurrent_net(type_, arrays), np.ones((T, N, D))
     net.forward(**arrays)
-    states = net_over(type_, arrays_for(type_, exposed=True))
+    states = recurrent_net(type_, arrays_for(type_, exposed=True))
     kept = states.forward(**arrays, **{name: np.zeros((1, N, D)) for name in STATES[type_]})
     before = {name: kept[f"{name}_after"].copy() for name in STATES[type_]}
     net.forward(**arrays)
     states.forward(**arrays, **before)
-    np.testing.assert_allclose(net.backward(y=dy)["x"], states.backward(y=dy)["x"], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(net.params["it"][2].diff, states.params["it"][2].diff, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(net.backward(top=dy)["x"], states.backward(top=dy)["x"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(net.params["layer"][2].diff, states.params["layer"][2].diff, rtol=1e-5, atol=1e-6)
 
 
 def test_another_number_of_streams_starts_with_zeros():
     arrays = arrays_for("LSTM") | {"cont": np.ones((T, N))}
-    net = net_over("LSTM", arrays)
-    first = net.forward(**arrays)["y"].copy()
+    net = recurrent_net("LSTM", arrays)
+    first = net.forward(**arrays)["top"].copy()
     net.blobs["x"].reshape(T, 1, 2, 3)
     net.blobs["cont"].reshape(T, 1)
-    alone = net.forward(x=arrays["x"][:, :1], cont=np.ones((T, 1)))["y"]
+    alone = net.forward(x=arrays["x"][:, :1], cont=np.ones((T, 1)))["top"]
     np.testing.assert_allclose(alone, first[:, :1], rtol=1e-5, atol=1e-6)
 
 
@@ -159,7 +158,7 @@ def test_another_number_of_streams_starts_with_zeros():
 @pytest.mark.parametrize("steps", [T, "steps"])
 def test_the_number_of_streams_may_be_open_and_that_of_steps(type_, exposed, steps):
     arrays = arrays_for(type_, static=True, exposed=exposed)
-    net = net_over(type_, arrays)
+    net = recurrent_net(type_, arrays)
     dims = {"x": (steps, "streams", 2, 3), "cont": (steps, "streams"), "static": ("streams", 5)}
     dims |= {name: (1, "streams", D) for name in "hc"}
     found = tops_with_open_dims(net, {name: dims[name] for name in arrays}, arrays)
@@ -171,14 +170,16 @@ def test_the_number_of_streams_may_be_open_and_that_of_steps(type_, exposed, ste
 @pytest.mark.parametrize("type_", ORACLES)
 def test_a_training_model_takes_any_number_of_steps(type_):
     arrays = arrays_for(type_)
-    net = net_over(type_, {"x": arrays["x"][:2], "cont": arrays["cont"][:2]})
+    net = recurrent_net(type_, {"x": arrays["x"][:2], "cont": arrays["cont"][:2]})
     model = export(net, ExportOptions(training=True, input_gradients=True, dynamic_batch=True)).model
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    feeds = arrays | {"y.diff": np.random.default_rng(7).normal(size=(T, N, D))}
-    found = session.run(["y", "x.diff", "it/0.diff", "it/2.diff"], {k: v.astype(np.float32) for k, v in feeds.items()})
-    whole = net_over(type_, arrays)
-    wanted = [whole.forward(**arrays)["y"], whole.backward(y=feeds["y.diff"])["x"]]
-    wanted += [whole.params["it"][index].diff for index in (0, 2)]
+    feeds = arrays | {"top.diff": np.random.default_rng(7).normal(size=(T, N, D))}
+    found = session.run(
+        ["top", "x.diff", "layer/0.diff", "layer/2.diff"], {k: v.astype(np.float32) for k, v in feeds.items()}
+    )
+    whole = recurrent_net(type_, arrays)
+    wanted = [whole.forward(**arrays)["top"], whole.backward(top=feeds["top.diff"])["x"]]
+    wanted += [whole.params["layer"][index].diff for index in (0, 2)]
     for have, want in zip(found, wanted, strict=True):
         np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5)
 
@@ -205,11 +206,11 @@ def test_a_training_model_takes_any_number_of_steps(type_):
 )
 def test_bottoms_that_do_not_go_together_are_refused(shapes, param, message):
     with pytest.raises(NetError, match=message):
-        net_of(inputs(**shapes) + layer("LSTM", "it", " ".join(shapes), "y", f"recurrent_param {{ {param} }}"), "TEST")
+        net_of(inputs(**shapes) + layer("it", "LSTM", " ".join(shapes), "y", f"recurrent_param {{ {param} }}"), "TEST")
 
 
 def test_an_exposed_state_has_one_vector_for_each_stream():
     shapes = {"x": (3, 2, 4), "cont": (3, 2), "h": (2, 2)}
-    text = layer("RNN", "it", "x cont h", "y h_after", "recurrent_param { num_output: 2 expose_hidden: true }")
+    text = layer("it", "RNN", "x cont h", "y h_after", "recurrent_param { num_output: 2 expose_hidden: true }")
     with pytest.raises(NetError, match="bottom 'h' has the shape 2×2, but must have 1×2×2: it is the state before"):
         net_of(inputs(**shapes) + text, "TEST")

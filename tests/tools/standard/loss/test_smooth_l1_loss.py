@@ -33,7 +33,7 @@ def loss_and_slope(bottoms: dict[str, np.ndarray], sigma: float) -> tuple[float,
 @pytest.mark.parametrize("sigma", [1.0, 3.0, 0.5])
 def test_loss_and_diffs_are_those_of_the_definition(number, sigma):
     bottoms = bottoms_of(number)
-    net = net_over(bottoms, "SmoothL1Loss", f"smooth_l1_loss_param {{ sigma: {sigma} }} loss_weight: 0.5")
+    net = net_over("SmoothL1Loss", bottoms, f"smooth_l1_loss_param {{ sigma: {sigma} }} loss_weight: 0.5")
     net.forward()
     diffs = net.backward()
     loss, slope = loss_and_slope(bottoms, sigma)
@@ -45,7 +45,7 @@ def test_loss_and_diffs_are_those_of_the_definition(number, sigma):
 
 def test_the_target_may_spell_its_last_axes_of_1():
     bottoms = {"x": np.ones((2, 3), np.float32), "target": np.zeros((2, 3, 1, 1), np.float32)}
-    net = net_over(bottoms, "SmoothL1Loss")
+    net = net_over("SmoothL1Loss", bottoms)
     net.forward()
     assert net.blobs["top"].data == 1.5
     assert net.backward()["target"].shape == (2, 3, 1, 1)
@@ -53,9 +53,9 @@ def test_the_target_may_spell_its_last_axes_of_1():
 
 def test_another_shape_is_refused():
     with pytest.raises(NetError, match="'target' has the shape 3×4, but must have 2×3: all its bottoms have one shape"):
-        net_over({"x": np.ones((2, 3)), "target": np.ones((3, 4))}, "SmoothL1Loss")
+        net_over("SmoothL1Loss", {"x": np.ones((2, 3)), "target": np.ones((3, 4))})
 
 
 def test_sigma_must_be_positive():
     with pytest.raises(NetError, match="sigma must be positive"):
-        net_over(bottoms_of(2), "SmoothL1Loss", "smooth_l1_loss_param { sigma: 0 }")
+        net_over("SmoothL1Loss", bottoms_of(2), "smooth_l1_loss_param { sigma: 0 }")

@@ -21,7 +21,7 @@ def of(values: np.ndarray) -> np.ndarray:
 
 
 def net_with(text: str, values: list[np.ndarray], phase: str, tops: str = "top"):
-    net = net_over({"x": X}, "BN", text, tops, phase)
+    net = net_over("BN", {"x": X}, text, tops, phase)
     for blob, value in zip(net.params["layer"], values, strict=True):
         assert blob.shape == FORM
         blob.data[...] = of(value)
@@ -105,4 +105,4 @@ def test_the_gradient_goes_through_the_batchs_statistics(text, values):
 )
 def test_the_forms_do_not_mix(text, tops, message):
     with pytest.raises(NetError, match=message):
-        net_over({"x": X}, "BN", text, tops)
+        net_over("BN", {"x": X}, text, tops)

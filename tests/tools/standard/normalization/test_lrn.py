@@ -6,15 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caffe_tools.errors import NetError
-from nets import inputs, layer, net_of
+from one_layer import net_over
 from open_dims import tops_with_open_dims
 
 
 def lrn_net(x, param):
-    text = inputs(x=x.shape) + layer("LRN", "norm", "x", "y", f"lrn_param {{ {param} }}")
-    net = net_of("force_backward: true " + text, "TEST")
-    net.blobs["x"].data[...] = x
-    return net
+    return net_over("LRN", {"x": x}, f"lrn_param {{ {param} }}")
 
 
 def oracle(x, size, alpha, beta, k, within):
@@ -44,7 +41,7 @@ def test_lrn_is_its_definition(shape, size, alpha, beta, k, within):
     x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     region = "WITHIN_CHANNEL" if within else "ACROSS_CHANNELS"
     net = lrn_net(x, f"local_size: {size} alpha: {alpha!r} beta: {beta!r} k: {k!r} norm_region: {region}")
-    np.testing.assert_allclose(net.forward()["y"], oracle(x, size, alpha, beta, k, within), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(net.forward()["top"], oracle(x, size, alpha, beta, k, within), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("region", ["ACROSS_CHANNELS", "WITHIN_CHANNEL"])
@@ -53,7 +50,7 @@ def test_the_gradient_is_that_of_the_definition(region):
     dy = np.random.default_rng(3).normal(size=x.shape).astype(np.float32)
     net = lrn_net(x, f"local_size: 3 alpha: 0.7 beta: 0.6 k: 2 norm_region: {region}")
     net.forward()
-    found = net.backward(y=dy)["x"]
+    found = net.backward(top=dy)["x"]
     within = region == "WITHIN_CHANNEL"
     for index in np.ndindex(*x.shape):
         step = np.zeros(x.shape)

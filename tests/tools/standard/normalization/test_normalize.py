@@ -14,7 +14,7 @@ SCALE = np.array([0.5, 2, -3], np.float32)
 
 def net_with(across: bool, shared: bool, x: np.ndarray = X):
     text = f"norm_param {{ across_spatial: {str(across).lower()} channel_shared: {str(shared).lower()} }}"
-    net = net_over({"x": x}, "Normalize", text)
+    net = net_over("Normalize", {"x": x}, text)
     net.params["layer"][0].data[...] = 2 if shared else SCALE
     return net
 
@@ -50,11 +50,11 @@ def test_a_vector_of_zeros_stays_one():
 
 
 def test_two_axes_are_enough():
-    assert top_of({"x": X[:, :, 0, 0]}, "Normalize").shape == (2, 3)
+    assert top_of("Normalize", {"x": X[:, :, 0, 0]}).shape == (2, 3)
 
 
 def test_the_first_scale_is_1():
-    assert net_over({"x": X}, "Normalize").params["layer"][0].data == 1
+    assert net_over("Normalize", {"x": X}).params["layer"][0].data == 1
 
 
 def test_the_batch_may_be_symbolic():
@@ -67,4 +67,4 @@ def test_the_batch_may_be_symbolic():
 
 def test_a_vector_alone_is_refused():
     with pytest.raises(NetError, match="2 to 4 axes"):
-        top_of({"x": np.ones(3)}, "Normalize")
+        top_of("Normalize", {"x": np.ones(3)})

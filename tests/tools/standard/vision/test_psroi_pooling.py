@@ -59,20 +59,20 @@ def caffe(bottoms: dict[str, np.ndarray], dy: np.ndarray | None = None) -> tuple
 @given(seed=st.integers(0, 10_000))
 def test_each_bin_is_the_mean_of_its_own_channel(seed):
     bottoms = drawn(seed)
-    np.testing.assert_allclose(top_of(bottoms, "PSROIPooling", TEXT), caffe(bottoms)[0], rtol=1e-6)
+    np.testing.assert_allclose(top_of("PSROIPooling", bottoms, TEXT), caffe(bottoms)[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_gradient_spreads_evenly_over_each_bin(seed):
     bottoms, random = drawn(seed), np.random.default_rng(seed)
     dy = random.normal(size=(6, OUTPUTS, GROUP, GROUP)).astype(np.float32)
-    diffs = diffs_of(net_over(bottoms, "PSROIPooling", TEXT), top=dy)
+    diffs = diffs_of(net_over("PSROIPooling", bottoms, TEXT), top=dy)
     np.testing.assert_allclose(diffs["map"], caffe(bottoms, dy)[1], rtol=1e-5, atol=1e-6)
     assert not diffs["rois"].any()
 
 
 def test_any_number_of_images_and_regions_goes_through_an_exported_model():
-    net, more = net_over(drawn(0, regions=2), "PSROIPooling", TEXT), drawn(1, regions=11)
+    net, more = net_over("PSROIPooling", drawn(0, regions=2), TEXT), drawn(1, regions=11)
     np.testing.assert_allclose(exported_tops(net, more)["top"], caffe(more)[0], rtol=1e-6)
 
 
@@ -85,4 +85,4 @@ def test_any_number_of_images_and_regions_goes_through_an_exported_model():
 )
 def test_what_does_not_fit_is_said(text, message):
     with pytest.raises(NetError, match=message):
-        top_of(drawn(0), "PSROIPooling", text)
+        top_of("PSROIPooling", drawn(0), text)

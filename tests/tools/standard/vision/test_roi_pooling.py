@@ -63,27 +63,27 @@ def caffe(bottoms: dict[str, np.ndarray], scale: float, dy: np.ndarray | None = 
 @given(seed=st.integers(0, 10_000), scale=st.sampled_from([0.0625, 0.125, 0.1]))
 def test_each_bin_gives_its_greatest_value(seed, scale):
     bottoms = drawn(seed)
-    np.testing.assert_array_equal(top_of(bottoms, "ROIPooling", parameters(scale)), caffe(bottoms, scale)[0])
+    np.testing.assert_array_equal(top_of("ROIPooling", bottoms, parameters(scale)), caffe(bottoms, scale)[0])
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_gradient_goes_to_the_first_greatest_element_of_each_bin(seed):
     bottoms = drawn(seed)
     dy = np.random.default_rng(seed).normal(size=(6, 3, *SIZE)).astype(np.float32)
-    diffs = diffs_of(net_over(bottoms, "ROIPooling", parameters(0.0625)), top=dy)
+    diffs = diffs_of(net_over("ROIPooling", bottoms, parameters(0.0625)), top=dy)
     np.testing.assert_allclose(diffs["map"], caffe(bottoms, 0.0625, dy)[1], rtol=1e-5, atol=1e-6)
     assert not diffs["rois"].any()
 
 
 def test_halves_round_away_from_zero():
     bottoms = {"map": np.arange(36, dtype=np.float32).reshape(1, 1, 6, 6), "rois": np.array([[0, 2.5, 0.5, 3.4, 1.5]])}
-    top = top_of(bottoms, "ROIPooling", "roi_pooling_param { pooled_h: 1 pooled_w: 1 }")
+    top = top_of("ROIPooling", bottoms, "roi_pooling_param { pooled_h: 1 pooled_w: 1 }")
     assert top.item() == 2 * 6 + 3
 
 
 def test_regions_may_have_four_axes_and_be_any_number_in_an_exported_model():
     bottoms = drawn(1)
-    net = net_over(bottoms | {"rois": bottoms["rois"][:2].reshape(2, 5, 1, 1)}, "ROIPooling", parameters(0.0625))
+    net = net_over("ROIPooling", bottoms | {"rois": bottoms["rois"][:2].reshape(2, 5, 1, 1)}, parameters(0.0625))
     more = drawn(2, regions=9)
     found = exported_tops(net, more | {"rois": more["rois"].reshape(9, 5, 1, 1)})["top"]
     np.testing.assert_array_equal(found, caffe(more, 0.0625)[0])
@@ -99,4 +99,4 @@ def test_regions_may_have_four_axes_and_be_any_number_in_an_exported_model():
 )
 def test_what_does_not_fit_is_said(bottoms, text, message):
     with pytest.raises(NetError, match=message):
-        top_of(bottoms, "ROIPooling", text)
+        top_of("ROIPooling", bottoms, text)

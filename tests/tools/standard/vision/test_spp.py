@@ -6,15 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caffe_tools.errors import NetError
-from nets import inputs, layer, net_of
+from one_layer import net_over
 from open_dims import tops_with_open_dims
 
 
 def spp_net(x, height, pool):
-    text = inputs(x=x.shape) + layer("SPP", "pool", "x", "y", f"spp_param {{ pyramid_height: {height} pool: {pool} }}")
-    net = net_of("force_backward: true " + text, "TEST")
-    net.blobs["x"].data[...] = x
-    return net
+    return net_over("SPP", {"x": x}, f"spp_param {{ pyramid_height: {height} pool: {pool} }}")
 
 
 def fits(size, bins):
@@ -51,14 +48,14 @@ def test_the_pyramid_is_its_grids_side_by_side(size, height, pool):
             spp_net(x, height, pool)
         return
     wanted = np.concatenate([grid(x, bins, pool).reshape(2, -1) for bins in grids], axis=1)
-    np.testing.assert_allclose(spp_net(x, height, pool).forward()["y"], wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(spp_net(x, height, pool).forward()["top"], wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("pool", ["MAX", "AVE"])
 def test_a_single_grid_keeps_four_axes_and_takes_images_of_any_size(pool):
     x = np.random.default_rng(1).normal(size=(2, 3, 5, 4)).astype(np.float32)
     net = spp_net(x, 1, pool)
-    np.testing.assert_allclose(net.forward()["y"], grid(x, 1, pool), rtol=1e-5)
+    np.testing.assert_allclose(net.forward()["top"], grid(x, 1, pool), rtol=1e-5)
     (found,) = tops_with_open_dims(net, {"x": ("n", 3, "h", "w")}, {"x": x})
     assert found.shape == (2, 3, 1, 1)
 

@@ -41,7 +41,7 @@ def placed(x: np.ndarray, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray
 )
 def test_elements_go_to_the_places_that_the_mask_names(type_, text, size):
     bottoms = {"x": X, "mask": places(size)}
-    net = net_over(bottoms, type_, text)
+    net = net_over(type_, bottoms, text)
     np.testing.assert_array_equal(net.forward()["top"], placed(X, bottoms["mask"], size))
     more = {name: np.concatenate([value, value[::-1]]) for name, value in bottoms.items()}
     np.testing.assert_array_equal(exported_tops(net, more)["top"], placed(more["x"], more["mask"], size))
@@ -51,8 +51,8 @@ def test_elements_go_to_the_places_that_the_mask_names(type_, text, size):
 def test_an_upsample_undoes_the_pooling_whose_mask_it_has():
     net = net_of(
         inputs(x=(1, 2, 4, 6))
-        + layer("Pooling", "pool", "x", "small mask", "pooling_param { kernel_size: 2 stride: 2 }")
-        + layer("Upsample", "up", "small mask", "top", "upsample_param { scale: 2 }")
+        + layer("pool", "Pooling", "x", "small mask", "pooling_param { kernel_size: 2 stride: 2 }")
+        + layer("up", "Upsample", "small mask", "top", "upsample_param { scale: 2 }")
     )
     x = RANDOM.normal(size=(1, 2, 4, 6)).astype(np.float32)
     top = net.forward(x=x)["top"]
@@ -61,7 +61,7 @@ def test_an_upsample_undoes_the_pooling_whose_mask_it_has():
 
 
 def test_without_a_mask_upsample_repeats():
-    net = net_over({"x": X}, "Upsample", "upsample_param { scale: 3 }")
+    net = net_over("Upsample", {"x": X}, "upsample_param { scale: 3 }")
     np.testing.assert_array_equal(net.forward()["top"], X.repeat(3, axis=2).repeat(3, axis=3))
     more = np.concatenate([X, -X])
     np.testing.assert_array_equal(exported_tops(net, {"x": more})["top"], more.repeat(3, axis=2).repeat(3, axis=3))
@@ -69,7 +69,7 @@ def test_without_a_mask_upsample_repeats():
 
 
 def test_without_a_mask_unpooling_puts_each_element_first_in_its_window():
-    net = net_over({"x": X}, "Unpooling", "unpooling_param { kernel_size: 2 stride: 2 }")
+    net = net_over("Unpooling", {"x": X}, "unpooling_param { kernel_size: 2 stride: 2 }")
     wanted = np.zeros((2, 3, 5, 7), np.float32)
     wanted[:, :, 0:4:2, 0:6:2] = X
     np.testing.assert_array_equal(net.forward()["top"], wanted)
@@ -78,7 +78,7 @@ def test_without_a_mask_unpooling_puts_each_element_first_in_its_window():
 
 @pytest.mark.parametrize("method, share", [("AVE", 1 / 9), ("TILE", 1.0)])
 def test_ave_and_tile_spread_over_windows_that_add_up(method, share):
-    net = net_over({"x": X}, "Unpooling", f"unpooling_param {{ unpool: {method} kernel_size: 3 stride: 2 }}")
+    net = net_over("Unpooling", {"x": X}, f"unpooling_param {{ unpool: {method} kernel_size: 3 stride: 2 }}")
     wanted = np.zeros((2, 3, 5, 7))
     for h, w in np.ndindex(X.shape[2:]):
         wanted[:, :, 2 * h : 2 * h + 3, 2 * w : 2 * w + 3] += X[:, :, h, w, None, None] * share
@@ -87,7 +87,7 @@ def test_ave_and_tile_spread_over_windows_that_add_up(method, share):
 
 @pytest.mark.parametrize("method", ["AVE", "TILE"])
 def test_the_gradient_of_ave_and_of_tile_is_the_mean_over_the_window(method):
-    net = net_over({"x": X}, "Unpooling", f"unpooling_param {{ unpool: {method} kernel_size: 3 stride: 2 }}")
+    net = net_over("Unpooling", {"x": X}, f"unpooling_param {{ unpool: {method} kernel_size: 3 stride: 2 }}")
     dy = RANDOM.normal(size=(2, 3, 5, 7)).astype(np.float32)
     means = [[dy[:, :, 2 * h : 2 * h + 3, 2 * w : 2 * w + 3].mean((2, 3)) for w in range(3)] for h in range(2)]
     np.testing.assert_allclose(diffs_of(net, top=dy)["x"], np.transpose(means, (2, 3, 0, 1)), rtol=1e-4, atol=1e-6)
@@ -106,9 +106,9 @@ def test_the_gradient_of_ave_and_of_tile_is_the_mean_over_the_window(method):
 )
 def test_what_does_not_fit_is_said(type_, text, message):
     with pytest.raises(NetError, match=message):
-        top_of({"x": X}, type_, text)
+        top_of(type_, {"x": X}, text)
 
 
 def test_a_mask_of_another_shape_is_refused():
     with pytest.raises(NetError, match="'mask' has the shape 2×3×2×2, but must have 2×3×2×3"):
-        top_of({"x": X, "mask": np.zeros((2, 3, 2, 2))}, "Upsample")
+        top_of("Upsample", {"x": X, "mask": np.zeros((2, 3, 2, 2))})
