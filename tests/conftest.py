@@ -1,5 +1,6 @@
 """What every test may use. It is imported inside a real Caffe too, so it needs pytest alone."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,29 @@ else:
     hypothesis.settings.load_profile("project")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config):
+    if hasattr(config, "workerinput") and importlib.util.find_spec("numba") and importlib.util.find_spec("fcntl"):
+        compile_once_per_run(Path(config.cache.mkdir("compiling")))
+
+
+def compile_once_per_run(locks):
+    """While a worker of pytest-xdist compiles a kernel, others that need it wait, and read it from numba's cache."""
+    import fcntl
+
+    from numba.core.compiler_lock import global_compiler_lock
+    from numba.core.dispatcher import Dispatcher
+
+    compile_alone = Dispatcher.compile
+
+    def compile(self, signature):
+        # In this order, threads cannot wait for each other: numba's own lock first, a callee's file after its caller's.
+        with global_compiler_lock, (locks / self.py_func.__qualname__).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return compile_alone(self, signature)
+
+    Dispatcher.compile = compile
 
 
 @pytest.fixture
