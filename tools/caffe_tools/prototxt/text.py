@@ -6,9 +6,9 @@ The grammar is the one that Caffe's C++ parser takes (protobuf's text_format.cc 
 from __future__ import annotations
 
 import math
+import os
 import re
 from bisect import bisect_right
-from pathlib import Path
 from typing import NoReturn
 
 from caffe_tools.errors import PrototxtError
@@ -42,7 +42,7 @@ _CLOSING = {"{": "}", "<": ">"}
 _MAGIC = {b"\x89HDF": "an HDF5 file", b"\x89PNG": "a PNG image", b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text"}
 
 
-def load(path: str | Path) -> Message:
+def load(path: str | os.PathLike) -> Message:
     """The message in a file; PrototxtError where it is missing, unreadable, binary, empty or malformed."""
     try:
         with open(path, "rb") as file:
