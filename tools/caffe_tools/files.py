@@ -54,6 +54,24 @@ def strict_json(value: Any) -> Any:
     return value
 
 
+_MAGIC = {
+    b"\x89HDF": "an HDF5 file (Caffe's snapshot_format: HDF5)",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"PK\x03\x04": "a zip archive (.npz, .pth)",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x93NUMPY": "a .npy array",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"version https://git-lfs": "a Git LFS pointer (fetch the file with: git lfs pull)",
+}
+
+
+def kind_by_magic(head: bytes) -> str | None:
+    """What a file that begins with ``head`` is, where its first bytes tell."""
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+
+
 def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The arrays of an ``.npz``; NetError where it is not there, is none, or holds pickled objects."""
     try:
@@ -73,4 +91,4 @@ def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
 def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an ``.npz``; nothing is left at ``path`` if that fails."""
     with whole_file(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caffe_tools.errors import CaffeToolsError, PrototxtError
-from caffe_tools.prototxt.text import MAX_DEPTH, Identifier, Message, load, parse, to_text
+from caffe_tools.prototxt.message import Identifier, Message
+from caffe_tools.prototxt.text import MAX_DEPTH, load, parse, to_text
 
 
 def only(text):

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caffe_tools.errors import CaffeToolsError
-from caffe_tools.prototxt.text import Identifier, Message, load, parse, to_text
+from caffe_tools.prototxt.message import Identifier, Message
+from caffe_tools.prototxt.text import load, parse, to_text
 from caffe_tools.prototxt.upgrade import V1_TYPES, upgrade
 from caffe_tools.prototxt.upgrade_v0 import V0_TYPES
 

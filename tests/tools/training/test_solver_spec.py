@@ -7,12 +7,13 @@ import pytest
 from caffe_tools import prototxt
 from caffe_tools.errors import NetError, SolverError
 from caffe_tools.training.solver_spec import SolverSpec, read_solver
+from caffe_tools.training.update import check_update
 from solver_nets import FIXED, NET, solver_of
 
 
 def error_of(text, net=NET):
     with pytest.raises(SolverError) as raised:
-        solver_of(text, net)
+        check_update(solver_of(text, net))
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -151,7 +152,7 @@ def test_a_prefix_that_is_a_folder_gets_the_solvers_name(tmp_path):
         ('lr_policy: "fixed"', "it has no base_lr"),
         ('base_lr: 1 lr_policy: "step" gamma: 0.1', "needs a stepsize of 1 or more"),
         ('base_lr: 1 lr_policy: "exp" gamma: -1', "gamma is -1"),
-        ('base_lr: 1 lr_policy: "poly" power: 1', "give 1 or more"),
+        ('base_lr: 1 lr_policy: "poly" power: 1', "max_iter is 0: lr_policy 'poly' needs a max_iter of 1 or more"),
         ("average_loss: 0", "average_loss is 0: give 1 or more"),
         ("iter_size: 0", "iter_size is 0"),
         ("max_iter: -1", "max_iter is -1"),

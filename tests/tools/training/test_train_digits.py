@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from caffe_tools.training.training import Evaluation, Iteration, Training
+from caffe_tools.training.events import Evaluation, Iteration
+from caffe_tools.training.training import Training
 
 pytestmark = pytest.mark.usefixtures("project_root")
 

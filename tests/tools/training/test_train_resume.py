@@ -9,7 +9,8 @@ from caffe_layers.layer import LayerError
 from caffe_tools.binaryproto import caffemodel
 from caffe_tools.binaryproto.solverstate import SolverState, read_solver_state, write_solver_state
 from caffe_tools.errors import SolverError
-from caffe_tools.training.training import Evaluation, Iteration, Training
+from caffe_tools.training.events import Evaluation, Iteration
+from caffe_tools.training.training import Training
 from nets import layer
 from solver_nets import NET, filled, inner_product, write_solver
 

@@ -7,7 +7,8 @@ import pytest
 
 from caffe_tools.errors import ExportError, NetError, SolverError
 from caffe_tools.net.net import Net
-from caffe_tools.training.training import Evaluation, Iteration, Snapshotted, Training
+from caffe_tools.training.events import Evaluation, Iteration, Snapshotted
+from caffe_tools.training.training import Training
 from golden import relative_difference
 from nets import layer
 from solver_nets import NET, filled, inner_product, solver_of, write_solver

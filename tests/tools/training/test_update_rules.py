@@ -28,7 +28,7 @@ def drawn(run):
 def path_of(text, run):
     """The blob after each update by a solver."""
     solver = solver_of(text)
-    rule, memory = SOLVERS[solver.type]
+    rule, memory, *_ = SOLVERS[solver.type]
     gradients, rates, blob = drawn(run)
     history = [np.zeros(SIZE, np.float32) for _ in range(memory)]
     path = []
@@ -129,7 +129,7 @@ def test_adam_steps_by_the_bias_corrected_moments(run, beta1, beta2, delta):
 @pytest.mark.parametrize("type_", SOLVERS)
 def test_an_update_may_not_write_into_the_gradient_before_it_is_used(type_):
     solver = solver_of(f'type: "{type_}"')
-    rule, memory = SOLVERS[type_]
+    rule, memory, *_ = SOLVERS[type_]
     gradient = np.arange(1, 5, dtype=np.float32)
     rule(solver, gradient, np.float32(0.5), [np.zeros(4, np.float32) for _ in range(memory)], 1)
     assert gradient.tolist() == [1, 2, 3, 4]

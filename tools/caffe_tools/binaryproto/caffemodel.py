@@ -6,8 +6,8 @@ A net is a NetParameter, a .binaryproto a BlobProto; the field numbers are those
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -38,7 +38,7 @@ MAX_DIM = 2**31 - 1  # Blob::Reshape's INT_MAX
 MAX_FILE_BYTES = 2**31 - 1  # Caffe's kProtoReadBytesLimit
 
 
-def read(path: str | Path) -> dict[str, list[np.ndarray]]:
+def read(path: str | os.PathLike) -> dict[str, list[np.ndarray]]:
     """The blobs of every layer that has some, as new float32 arrays: {layer name: blobs} in the order of the file.
 
     Of two layers with one name the later wins, as in Caffe's CopyTrainedLayersFrom (net.cpp). A shape in the old
@@ -64,7 +64,7 @@ def read(path: str | Path) -> dict[str, list[np.ndarray]]:
     return blobs
 
 
-def read_blob(path: str | Path) -> np.ndarray:
+def read_blob(path: str | os.PathLike) -> np.ndarray:
     """The blob of a .binaryproto (a mean image, InfogainLoss's matrix) as float32; CaffemodelError as in ``read``."""
     file = WireFile(path, "a .binaryproto")
     return read_blob_at(file, 0, file.size, "the blob")
@@ -149,7 +149,7 @@ def _quoted(name: str) -> str:
     return repr(name if len(name) <= 100 else name[:100] + "...")
 
 
-def write(path: str | Path, layers: Iterable[tuple[str, str, Sequence[np.ndarray]]], name: str = "") -> None:
+def write(path: str | os.PathLike, layers: Iterable[tuple[str, str, Sequence[np.ndarray]]], name: str = "") -> None:
     """Write a .caffemodel that Caffe reads: (layer name, layer type, blobs), stored as float32 with their shapes.
 
     The file appears complete or not at all. CaffemodelError where it cannot be written, where two layers with blobs

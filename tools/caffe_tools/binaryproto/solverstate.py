@@ -6,13 +6,12 @@ The field numbers are those of Caffe's caffe.proto (SolverState).
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from caffe_tools.binaryproto.caffemodel import MAX_FILE_BYTES, encoded_blob, read_blob_at
-from caffe_tools.binaryproto.wire import BYTES, VARINT, WireFile, encoded_bytes, encoded_varint
+from caffe_tools.binaryproto.wire import BYTES, VARINT, WireFile, encoded_bytes, encoded_integer
 from caffe_tools.errors import SolverError
 from caffe_tools.files import whole_file
 
@@ -27,7 +26,7 @@ class SolverState:
     iteration: int = 0
     learned_net: str = ""
     step: int = 0
-    history: Sequence[np.ndarray] = field(default_factory=list)
+    history: list[np.ndarray] = field(default_factory=list)
 
 
 def read_solver_state(path: str | os.PathLike) -> SolverState:
@@ -57,15 +56,11 @@ def write_solver_state(path: str | os.PathLike, state: SolverState) -> None:
     Raises SolverError beyond Caffe's limit of 2 GB, CaffeToolsError where the file cannot be written.
     """
     with whole_file(path) as temporary, open(temporary, "wb") as file:
-        file.write(_encoded_integer(STATE_ITER, state.iteration))
+        file.write(encoded_integer(STATE_ITER, state.iteration))
         file.write(encoded_bytes(STATE_LEARNED_NET, os.fsencode(state.learned_net)))
         for array in state.history:
             for part in encoded_blob(STATE_HISTORY, array):
                 file.write(part)
-        file.write(_encoded_integer(STATE_CURRENT_STEP, state.step))
+        file.write(encoded_integer(STATE_CURRENT_STEP, state.step))
         if file.tell() > MAX_FILE_BYTES:
             raise SolverError(f"{path}: the solver's history exceeds 2 GB, which Caffe cannot read")
-
-
-def _encoded_integer(number: int, value: int) -> bytes:
-    return encoded_varint(number << 3 | VARINT) + encoded_varint(value)

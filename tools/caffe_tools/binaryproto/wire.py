@@ -9,24 +9,14 @@ import codecs
 import mmap
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import numpy as np
 
 from caffe_tools.errors import CaffemodelError
+from caffe_tools.files import kind_by_magic
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4 are groups, which Caffe has never had
-
-_FOREIGN = {
-    b"\x89HDF": "an HDF5 file (Caffe's snapshot_format: HDF5)",
-    b"\x89PNG": "a PNG image",
-    b"\xff\xd8\xff": "a JPEG image",
-    b"PK\x03\x04": "a zip archive (.npz, .pth)",
-    b"\x1f\x8b": "a gzip archive",
-    b"\x93NUMPY": "a .npy array",
-    b"version https://git-lfs": "a Git LFS pointer (fetch the file with: git lfs pull)",
-}
 
 
 class Item(NamedTuple):
@@ -43,21 +33,18 @@ class Item(NamedTuple):
 class WireFile:
     """A file in protobuf's wire format, mapped into memory: reading it allocates nothing but what is kept."""
 
-    def __init__(self, path: str | Path, expected: str) -> None:
+    def __init__(self, path: str | os.PathLike, expected: str) -> None:
         self.path = path
         try:
             with open(path, "rb") as file:
                 self.size = os.fstat(file.fileno()).st_size
-                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
+                if not self.size:
+                    self.fail(f"the file is empty, where {expected} is expected")
+                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             self.fail(f"cannot read the file: {getattr(error, 'strerror', None) or error}")
-        if not self.size:
-            self.fail(f"the file is empty, where {expected} is expected")
         head = bytes(self.data[:512])
-        kind = next((kind for magic, kind in _FOREIGN.items() if head.startswith(magic)), None)
-        if kind is None and _is_text(head):
-            kind = "text (a prototxt or a web page)"
-        if kind:
+        if kind := kind_by_magic(head) or ("text (a prototxt or a web page)" if _is_text(head) else ""):
             self.fail(f"{kind}, where {expected} is expected")
 
     def items(self, start: int, end: int, what: str) -> Iterator[Item]:
@@ -155,8 +142,12 @@ def encoded_bytes(number: int, content: bytes) -> bytes:
     return encoded_key(number) + encoded_varint(len(content)) + content
 
 
-def encoded_key(number: int) -> bytes:
-    return encoded_varint(number << 3 | BYTES)
+def encoded_integer(number: int, value: int) -> bytes:
+    return encoded_key(number, VARINT) + encoded_varint(value)
+
+
+def encoded_key(number: int, wire_type: int = BYTES) -> bytes:
+    return encoded_varint(number << 3 | wire_type)
 
 
 def encoded_varint(value: int) -> bytes:

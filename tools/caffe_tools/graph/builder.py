@@ -16,20 +16,15 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx import shape_inference
 
-from caffe_tools.errors import GraphError, one_line
-from caffe_tools.graph.dims import Dim, broadcast_dims, resolve
+from caffe_tools.errors import GraphError
+from caffe_tools.graph.dims import Dim, all_known, resolve
+from caffe_tools.graph.inference import infer, shape_of
 
 OPSET = 18
 """The opset that graphs are built in: the first whose reductions all take their axes as an input."""
 
 Diffs = Sequence[ir.Value | None]
-
-_BROADCASTS_ALL = frozenset(["Where", "Sum", "Max", "Min", "Mean"])
-"""Operators that broadcast any number of inputs, where onnx's inference loses symbolic dims."""
-_LARGEST_INFERRED_CONSTANT = 64
-"""Shape inference looks into constants (target shapes, axes, pads) up to this many elements."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +170,7 @@ class Builder:
             node.metadata_props["gradient"] = "true"
         for index, output in enumerate(node.outputs):
             output.name = name if index == 0 else self.unique_name(f"{name}.{index}")
-        self._infer(schema, node)
+        infer(schema, node, self.opset)
         self.graph.append(node)
         return tuple(node.outputs)
 
@@ -196,44 +191,6 @@ class Builder:
             values.append(self.constant(value, dtype))
         return values
 
-    def _infer(self, schema: onnx.defs.OpSchema, node: ir.Node) -> None:
-        if node.op_type == "Loop":
-            for before, output in zip(node.inputs[2:], node.outputs, strict=True):
-                output.dtype, output.shape = before.dtype, before.shape
-            return
-        proto = ir.to_proto(node)
-        types, data = {}, {}
-        for value in node.inputs:
-            if value is None:
-                continue
-            if value.shape is None or value.dtype is None:
-                raise GraphError(f"{node.op_type} cannot take {value.name!r}: its dtype or rank cannot be told")
-            types[value.name] = _type_proto(value)
-            constant = value.const_value
-            if constant is not None and constant.size <= _LARGEST_INFERRED_CONSTANT:
-                data[value.name] = ir.to_proto(constant)
-        opsets = [onnx.helper.make_opsetid("", self.opset)]
-        try:
-            inferred = shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=opsets)
-        except (shape_inference.InferenceError, onnx.checker.ValidationError) as error:
-            shapes = [f"{v.name} {self.shape(v)}" for v in node.inputs if v is not None]
-            message = one_line(error)
-            raise GraphError(f"{node.op_type} does not take {', '.join(shapes)}: {message}") from None
-        for index, output in enumerate(node.outputs):
-            tensor = inferred[output.name].tensor_type if output.name in inferred else None
-            if tensor is not None and tensor.HasField("shape"):
-                kinds = [dim.WhichOneof("value") for dim in tensor.shape.dim]
-                dims = [getattr(dim, kind) if kind else None for dim, kind in zip(tensor.shape.dim, kinds, strict=True)]
-            elif tensor is not None and node.op_type.startswith("Reduce") and "keepdims" not in node.attributes:
-                dims = [None] * len(node.inputs[0].shape)  # its axes are known when it runs, its rank is now
-            else:
-                raise GraphError(f"the shape of output {index} of {node.op_type} ({node.name}) cannot be told")
-            if node.op_type in _BROADCASTS_ALL and None in dims:
-                dims = broadcast_dims([self.shape(value) for value in node.inputs], dims)
-            dims = [f"{output.name}.dim{axis}" if dim is None else dim for axis, dim in enumerate(dims)]
-            output.dtype = ir.DataType(tensor.elem_type)
-            output.shape = ir.Shape(dims)
-
     def constant(self, value: Any, dtype: np.typing.DTypeLike | None = None) -> ir.Value:
         """A small stored tensor; equal ones are stored once."""
         array = np.asarray(value)
@@ -252,19 +209,26 @@ class Builder:
 
     def shape(self, value: ir.Value) -> tuple[Dim, ...]:
         """The dims of ``value``: an int, or a str where the dim is symbolic."""
-        return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape or ())
+        return shape_of(value)
+
+    def dtype(self, value: ir.Value) -> np.dtype:
+        """The dtype of ``value``, for numpy."""
+        if value.dtype is None:
+            raise GraphError(f"the dtype of {value.name!r} cannot be told")
+        return value.dtype.numpy()
 
     def cast(self, value: ir.Value, to: ir.Value | str) -> ir.Value:
         """``value`` as dtype ``to`` (a dtype's name, or a value that has it)."""
         dtype = to.dtype if isinstance(to, ir.Value) else _ir_type(to)
         return value if value.dtype == dtype else self.Cast(value, to=dtype)
 
-    def dims(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
-        """The dims of ``value`` on ``axes``, as an int64 tensor computed when the graph runs if one is symbolic."""
+    def dims(self, value: ir.Value, axes: Sequence[int] | None = None) -> ir.Value:
+        """The dims of ``value`` on ``axes`` (default: all), as an int64 tensor; computed where one is symbolic."""
         shape = self.shape(value)
-        axes = [axis % len(shape) for axis in axes]
-        if all(isinstance(shape[axis], int) for axis in axes):
-            return self.constant([shape[axis] for axis in axes], np.int64)
+        axes = [axis % len(shape) for axis in (range(len(shape)) if axes is None else axes)]
+        dims = [shape[axis] for axis in axes]
+        if all_known(dims):
+            return self.constant(dims, np.int64)
         if axes == list(range(axes[0], axes[-1] + 1)):
             return self.Shape(value, start=axes[0], end=axes[-1] + 1)
         return self.Gather(self.Shape(value), self.constant(axes, np.int64))
@@ -272,16 +236,14 @@ class Builder:
     def count(self, value: ir.Value, axes: Sequence[int] | None = None) -> ir.Value:
         """The product of the dims on ``axes`` (default: all) as a scalar of the value's dtype."""
         shape = self.shape(value)
-        axes = list(range(len(shape))) if axes is None else list(axes)
-        if all(isinstance(shape[axis], int) for axis in axes):
-            return self.constant(math.prod(shape[axis] for axis in axes), value.dtype.numpy())
+        dims = shape if axes is None else [shape[axis] for axis in axes]
+        if all_known(dims):
+            return self.constant(math.prod(dims), self.dtype(value))
         return self.cast(self.ReduceProd(self.dims(value, axes), keepdims=0), value)
 
     def zeros(self, like: ir.Value) -> ir.Value:
         """Zeros of the shape and dtype of ``like``."""
-        zero = ir.tensor(np.zeros(1, like.dtype.numpy()))
-        shape = self.dims(like, range(len(like.shape))) if len(like.shape) else self.constant([], np.int64)
-        result = self.ConstantOfShape(shape, value=zero)
+        result = self.ConstantOfShape(self.dims(like), value=ir.tensor(np.zeros(1, self.dtype(like))))
         result.shape = ir.Shape(self.shape(like))
         return result
 
@@ -349,8 +311,3 @@ def _concrete_type(type_str: str) -> np.dtype | None:
     if type_str.startswith("tensor("):
         return np.dtype({"float": "float32", "double": "float64"}.get(type_str[7:-1], type_str[7:-1]))
     return None
-
-
-def _type_proto(value: ir.Value) -> onnx.TypeProto:
-    shape = [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape]
-    return onnx.helper.make_tensor_type_proto(int(value.dtype), shape)

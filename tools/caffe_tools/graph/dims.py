@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from caffe_tools.errors import GraphError
 
 Dim = int | str
 """A number, or the name of a symbolic dim such as ``batch``."""
+
+
+def all_known(dims: Sequence[Dim | None]) -> TypeGuard[Sequence[int]]:
+    """Whether all dims are numbers."""
+    return all(isinstance(dim, int) for dim in dims)
 
 
 def resolve(source: Sequence[Dim], dims: list[Dim]) -> list[Dim]:
@@ -23,7 +29,7 @@ def resolve(source: Sequence[Dim], dims: list[Dim]) -> list[Dim]:
         rest_dims.remove(dim)
     static = math.prod(dim for dim in rest_source if isinstance(dim, int))
     left = [dim for dim in rest_source if isinstance(dim, str)]
-    known = math.prod(rest_dims)
+    known = math.prod(dim for dim in rest_dims if isinstance(dim, int))
     if (not left and known and static % known) or (not known and static):
         raise GraphError(f"cannot reshape {tuple(source)} to {tuple(dims)}: the counts do not match")
     if not left:

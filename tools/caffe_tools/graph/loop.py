@@ -20,7 +20,7 @@ def loop(op: Builder, count: ir.Value, state: Sequence[ir.Value], constants: Seq
     """
     inner = op.inner("body")
     step, go_on = inner.input("step", (), "int64"), inner.input("go_on", (), "bool")
-    carried = [inner.input("carried", op.shape(value), value.dtype.numpy()) for value in (*state, *constants)]
+    carried = [inner.input("carried", op.shape(value), op.dtype(value)) for value in (*state, *constants)]
     after = body(inner, step, carried[: len(state)], carried[len(state) :])
     for value in (go_on, *after, *carried[len(state) :]):
         inner.graph.outputs.append(inner.Identity(value))

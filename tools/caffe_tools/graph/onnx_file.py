@@ -35,9 +35,9 @@ MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA = 7, 5, 9
 def skeleton(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """The model without its large tensors, and those by name."""
     stored = model.graph.initializers
-    large = {name: value for name, value in stored.items() if value.const_value.nbytes > LARGE}
-    for name in large:
-        del stored[name]
+    tensors = {name: value.const_value for name, value in stored.items()}
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None and tensor.nbytes > LARGE}
+    large = {name: stored.pop(name) for name in arrays}
     try:
         proto = ir.to_proto(model)
     finally:
@@ -45,7 +45,7 @@ def skeleton(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     kept = [info for info in proto.graph.value_info if info.name not in large]
     del proto.graph.value_info[:]
     proto.graph.value_info.extend(kept)
-    return proto, {name: value.const_value.numpy() for name, value in large.items()}
+    return proto, arrays
 
 
 def check(model: ir.Model) -> None:
@@ -102,7 +102,7 @@ def _append_tensor(file: BinaryIO, name: str, array: np.ndarray) -> None:
     tensor_size = len(head) + len(raw) + array.nbytes
     tensor = encoded_key(GRAPH_INITIALIZER) + encoded_varint(tensor_size)
     file.write(encoded_key(MODEL_GRAPH) + encoded_varint(len(tensor) + tensor_size) + tensor + head + raw)
-    file.write(memoryview(array.reshape(-1)).cast("B"))
+    file.write(array.data)
 
 
 def _write_external(proto: onnx.ModelProto, large: Mapping[str, np.ndarray], path: Path) -> None:
@@ -116,7 +116,7 @@ def _write_external(proto: onnx.ModelProto, large: Mapping[str, np.ndarray], pat
             for key, value in (("location", data.name), ("offset", file.tell()), ("length", array.nbytes)):
                 tensor.external_data.add(key=key, value=str(value))
             proto.graph.initializer.append(tensor)
-            file.write(memoryview(array.reshape(-1)).cast("B"))
+            file.write(array.data)
     path.write_bytes(proto.SerializeToString())
 
 

@@ -9,15 +9,12 @@ may be given by its number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from caffe_tools.errors import NetError, nearest
 from caffe_tools.prototxt.message import Identifier, Message
-
-_TRUE, _FALSE = ("true", "True", "t"), ("false", "False", "f")
-_LARGEST = {"int": 2**31 - 1, "unsigned int": 2**32 - 1, "int64": 2**63 - 1}
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def Enum(*names: str, default: str | None = None, numbers: Mapping[str, int] | N
 
 def OptionalEnum(*names: str) -> Field:
     """An enum whose value is None where it is not given."""
-    return Field("enum", None, choices={name: number for number, name in enumerate(names)})
+    return replace(Enum(*names), default=None)
 
 
 def Submessage(fields: Mapping[str, Field]) -> Field:
@@ -78,7 +75,7 @@ def Unread() -> Field:
 
 
 def Repeated(of: Field) -> Field:
-    return Field(of.kind, (), repeated=True, choices=of.choices, fields=of.fields)
+    return replace(of, default=(), repeated=True)
 
 
 class Values:
@@ -107,7 +104,7 @@ def read(message: Message | None, fields: Mapping[str, Field], where: str, ignor
         for name in message.names():
             if name not in fields:
                 raise NetError(f"{_at(message, name)}{where} has no field {name!r}: {_suggest(name, fields)}")
-    values = {}
+    values: dict[str, Any] = {}
     for name, declared in fields.items():
         found = message.fields(name)
         if declared.repeated:
@@ -123,34 +120,47 @@ def read(message: Message | None, fields: Mapping[str, Field], where: str, ignor
 
 
 def _convert(message: Message, name: str, index: int, value: Any, declared: Field, where: str) -> Any:
-    kind = declared.kind
-    if kind == "message" and isinstance(value, Message):
-        return read(value, declared.fields, f"{where} {name}")
-    if kind == "unread message":
-        return value
-    if kind == "string" and isinstance(value, str) and not isinstance(value, Identifier):
-        return value
-    if kind == "bool":
-        if isinstance(value, Identifier) and value in _TRUE + _FALSE:
-            return value in _TRUE
-        if isinstance(value, int) and value in (0, 1):
-            return bool(value)
-    if kind == "float" and isinstance(value, (int, float)):
-        return float(value)
-    if kind in _LARGEST and isinstance(value, int):
-        if -_LARGEST[kind] - 1 <= value <= _LARGEST[kind] and (value >= 0 or kind != "unsigned int"):
-            return value
-    if kind == "enum":
-        if isinstance(value, Identifier) and value in declared.choices:
-            return str(value)
-        by_number = {number: choice for choice, number in declared.choices.items()}
-        if isinstance(value, int) and value in by_number:
-            return by_number[value]
+    converted = _KINDS[declared.kind](value, declared, f"{where} {name}")
+    if converted is not None:
+        return converted
     found = "a message" if isinstance(value, Message) else repr(value)
     raise NetError(
         f"{_at(message, name, index)}{where}: {name} is {found}, but takes "
-        f"{'one of ' if declared.choices else 'a value of type '}{' | '.join(declared.choices) or kind}"
+        f"{'one of ' if declared.choices else 'a value of type '}{' | '.join(declared.choices) or declared.kind}"
     )
+
+
+def _bool(value: Any, declared: Field, where: str) -> bool | None:
+    bits = {"true": 1, "True": 1, "t": 1, "false": 0, "False": 0, "f": 0}
+    word = constant(value, bits)
+    return None if word is None else bool(bits[word])
+
+
+def _integer(low: int, high: int) -> _Convert:
+    return lambda value, *_: value if isinstance(value, int) and low <= value <= high else None
+
+
+_Convert = Callable[[Any, Field, str], Any]
+_KINDS: dict[str, _Convert] = {
+    "bool": _bool,
+    "int": _integer(-(2**31), 2**31 - 1),
+    "unsigned int": _integer(0, 2**32 - 1),
+    "int64": _integer(-(2**63), 2**63 - 1),
+    "float": lambda value, *_: float(value) if isinstance(value, (int, float)) else None,
+    "string": lambda value, *_: value if type(value) is str else None,
+    "enum": lambda value, declared, _: constant(value, declared.choices),
+    "message": lambda value, declared, at: read(value, declared.fields, at) if isinstance(value, Message) else None,
+    "unread message": lambda value, *_: value,
+}
+"""Kind of a field → what makes the attribute's value of the prototxt's; None refuses it."""
+
+
+def constant(value: Any, numbers: Mapping[str, int]) -> str | None:
+    """The enum's constant that a value of a prototxt names or numbers; None where it does neither."""
+    for name, number in numbers.items():
+        if value == (name if isinstance(value, Identifier) else number) and isinstance(value, (Identifier, int)):
+            return name
+    return None
 
 
 def _at(message: Message, name: str, index: int = 0) -> str:

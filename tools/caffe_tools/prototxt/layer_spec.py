@@ -110,6 +110,7 @@ class LayerSpec:
         found = self.message.fields(name)
         if len(found) > 1:
             raise self.error(f"{name} is given {len(found)} times, give it once")
-        if found and isinstance(found[0], (str, int, float)):
+        message = found[0] if found else None
+        if isinstance(message, (str, int, float)):
             raise self.error(f"{name} is written as {name} {{ … }}")
-        return fields.read(found[0] if found else None, declared, f"{self}: {name}")
+        return fields.read(message, declared, f"{self}: {name}")

@@ -42,20 +42,19 @@ class Position:
 
 
 class Message:
-    """Fields in their order, each name any number of times."""
+    """Fields in their order, each name any number of times. It can change, so it has no hash."""
 
     __slots__ = ("position", "_fields")
-    __hash__ = None  # a message can change
 
     def __init__(self, position: Position | None = None) -> None:
         self.position = position
-        self._fields: list[tuple[str, Value, Position | None]] = []
+        self._fields: list[tuple[str, FieldValue, Position | None]] = []
 
-    def fields(self, name: str) -> list[Value]:
+    def fields(self, name: str) -> list[FieldValue]:
         """Every value of the field, in order; [] where it is absent."""
         return [value for field_name, value, _ in self._fields if field_name == name]
 
-    def first(self, name: str, default: Value | None = None) -> Value | None:
+    def first(self, name: str, default: FieldValue | None = None) -> FieldValue | None:
         return next((value for field_name, value, _ in self._fields if field_name == name), default)
 
     def messages(self, name: str) -> list[Message]:
@@ -66,7 +65,7 @@ class Message:
         """The values of a field that holds quoted strings; PrototxtError where one is something else."""
         return self._all(name, lambda value: type(value) is str, f"a quoted string for '{name}'")
 
-    def _all(self, name: str, fits: Callable[[Value], bool], expected: str) -> list:
+    def _all(self, name: str, fits: Callable[[FieldValue], bool], expected: str) -> list:
         values = self.fields(name)
         for index, value in enumerate(values):
             if not fits(value):
@@ -91,19 +90,18 @@ class Message:
         """
         if not _NAME.fullmatch(name):
             raise PrototxtError(f"{name!r} is not a field name: give letters, digits and _, not starting with a digit")
-        if isinstance(value, bool):
-            value = Identifier("true" if value else "false")
         if isinstance(value, Identifier) and not _NAME.fullmatch(value) or not isinstance(value, _KINDS):
             found = f"{type(value).__name__} {value!r}"
             raise PrototxtError(f"field {name} cannot hold the {found}: give a str, bool, int, float or Message")
-        self._fields.append((name, value, position))
+        word = Identifier("true" if value else "false") if isinstance(value, bool) else value
+        self._fields.append((name, word, position))
         return value
 
     def add_from(self, source: Message, name: str) -> None:
         """Append every value that the field has in another message, with its position."""
         self._fields += [entry for entry in source._fields if entry[0] == name]
 
-    def set(self, name: str, values: Iterable[Value]) -> None:
+    def set(self, name: str, values: Iterable[FieldValue]) -> None:
         """Replace every value of the field, in the place of its first one (at the end if it is new)."""
         place = next((i for i, entry in enumerate(self._fields) if entry[0] == name), len(self._fields))
         new = Message()
@@ -123,11 +121,11 @@ class Message:
             twin._fields.append((name, value.copy() if isinstance(value, Message) else value, position))
         return twin
 
-    def items(self) -> Iterator[tuple[str, Value, Position | None]]:
+    def items(self) -> Iterator[tuple[str, FieldValue, Position | None]]:
         """(name, value, position) in order."""
         return iter(self._fields)
 
-    def __iter__(self) -> Iterator[tuple[str, Value]]:
+    def __iter__(self) -> Iterator[tuple[str, FieldValue]]:
         return ((name, value) for name, value, _ in self._fields)
 
     def __len__(self) -> int:
@@ -148,12 +146,12 @@ class Message:
         return f"<Message {', '.join(self.names())}>"
 
 
-Value = str | int | float | Message
+FieldValue = str | int | float | Message
 _KINDS = (str, int, float, Message)
-_Added = TypeVar("_Added", bound=Value)
+_Added = TypeVar("_Added", bound=FieldValue)
 
 
-def _same_value(a: Value, b: Value) -> bool:
+def _same_value(a: FieldValue, b: FieldValue) -> bool:
     if isinstance(a, float) and isinstance(b, float):
         return repr(float(a)) == repr(float(b))  # nan equals nan, 0.0 is not -0.0
     return type(a) is type(b) and a == b

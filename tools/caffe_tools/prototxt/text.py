@@ -6,15 +6,14 @@ The grammar is the one that Caffe's C++ parser takes (protobuf's text_format.cc 
 from __future__ import annotations
 
 import math
+import os
 import re
 from bisect import bisect_right
-from pathlib import Path
 from typing import NoReturn
 
 from caffe_tools.errors import PrototxtError
-from caffe_tools.prototxt.message import Identifier, Message, Position, Value
-
-__all__ = ["MAX_DEPTH", "Identifier", "Message", "Position", "Value", "load", "parse", "to_text"]
+from caffe_tools.files import kind_by_magic
+from caffe_tools.prototxt.message import FieldValue, Identifier, Message, Position
 
 MAX_DEPTH = 100  # of messages in messages; Caffe's own nets need 4
 
@@ -39,15 +38,14 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNPRINTABLE = re.compile('[\x00-\x1f\x7f"\\\\\udc80-\udcff]')
 _PRINTED = {"\n": r"\n", "\r": r"\r", "\t": r"\t", '"': r"\"", "\\": r"\\"}
 _CLOSING = {"{": "}", "<": ">"}
-_MAGIC = {b"\x89HDF": "an HDF5 file", b"\x89PNG": "a PNG image", b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text"}
 
 
-def load(path: str | Path) -> Message:
+def load(path: str | os.PathLike) -> Message:
     """The message in a file; PrototxtError where it is missing, unreadable, binary, empty or malformed."""
     try:
         with open(path, "rb") as file:
             data = file.read(4096)
-            kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
+            kind = kind_by_magic(data)
             if kind or re.search(rb"[\x00-\x08\x0e-\x1f]", data):
                 kind = kind or "a binary file (a .caffemodel holds weights, not the net's text)"
                 raise PrototxtError(f"{path}: {kind}, where a prototxt (UTF-8 text such as 'layer {{ }}') is expected")
@@ -111,25 +109,26 @@ class _Parser:
         self.advance()
         return name
 
-    def read_value(self, name: str, has_colon: bool, position: Position, depth: int) -> Value:
+    def read_value(self, name: str, has_colon: bool, position: Position, depth: int) -> FieldValue:
         if self.at("{", "<"):
             return self.read_message(name, position, depth)
         if not has_colon:
             self.fail(f"expected ':' or '{{' after {_quote(name)}")
         if self.kind == "string":
             return self.read_strings()
-        negative = self.take("-")
+        value: FieldValue
+        sign = -1 if self.take("-") else 1
         token = self.token
         if self.kind == "number":
-            value = self.number(token)
+            value = sign * self.number(token)
         elif self.kind == "word" and token.lower() in _FLOAT_WORDS:
-            value = _FLOAT_WORDS[token.lower()]
-        elif self.kind == "word" and not negative:
+            value = sign * _FLOAT_WORDS[token.lower()]
+        elif self.kind == "word" and sign > 0:
             value = Identifier(token)
         else:
-            self.fail("expected a number after '-'" if negative else f"expected a value for {_quote(name)}")
+            self.fail("expected a number after '-'" if sign < 0 else f"expected a value for {_quote(name)}")
         self.advance()
-        return -value if negative else value
+        return value
 
     def read_message(self, name: str, position: Position, depth: int) -> Message:
         if depth == MAX_DEPTH:
@@ -182,20 +181,20 @@ class _Parser:
 
     def advance(self) -> None:
         """Read the next token, past white space and comments."""
-        self.kind = "space"
-        while self.kind == "space":
+        while True:
             self.start = self.end
             found = _TOKEN.match(self.text, self.start)
+            if found is None and self.start < len(self.text):
+                self.fail_at_character(self.text[self.start])
             if found is None:
-                break
+                self.kind, self.token = "end", ""
+                return
             self.kind, self.token, self.end = found.lastgroup or "", found.group(), found.end()
-        if self.kind == "space" and self.start < len(self.text):
-            self.fail_at_character(self.text[self.start])
-        if self.kind == "space":
-            self.kind, self.token = "end", ""
-        elif self.kind == "number" and found["rest"]:
+            if self.kind != "space":
+                break
+        if self.kind == "number" and found["rest"]:
             self.fail_at(self.start, f"{_quote(self.token)} is not a number")
-        elif self.kind == "string" and _SURROGATE.search(self.token):
+        if self.kind == "string" and _SURROGATE.search(self.token):
             self.fail_at(self.start, "the string is not UTF-8: save the file as UTF-8")
 
     def at(self, *marks: str) -> bool:

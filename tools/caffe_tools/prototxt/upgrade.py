@@ -10,11 +10,11 @@ fields, and where Caffe drops layers with a line in its log (a net of both ``lay
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Sequence
 
-from caffe_tools.errors import NetError
-from caffe_tools.prototxt.message import Identifier, Message, Position
-from caffe_tools.prototxt.upgrade_v0 import v0_to_v1
+from caffe_tools.prototxt.fields import constant
+from caffe_tools.prototxt.message import FieldValue, Message
+from caffe_tools.prototxt.upgrade_v0 import fail, v0_to_v1
 
 # name of the V1 enum constant: (its number, today's type)
 V1_TYPES = {
@@ -72,7 +72,7 @@ def upgrade(net: Message) -> Message:
     net = net.copy()
     if "layers" in net:
         if "layer" in net:
-            _fail(net.position_of("layer"), "a net has either 'layers' (old) or 'layer': Caffe would drop this one")
+            fail(net.position_of("layer"), "a net has either 'layers' (old) or 'layer': Caffe would drop this one")
         layers = v0_to_v1(net.messages("layers"), net.strings("input"))
         net = _with_layers(net, [_upgrade_v1_layer(layer) for layer in layers])
     if "input" in net:
@@ -116,19 +116,19 @@ def _upgrade_v1_layer(v1: Message) -> Message:
 def _v1_type(v1: Message) -> str:
     """The enum constant, which protobuf's text format also takes as a number."""
     value, place = v1.first("type"), v1.position_of("type")
-    for name, (number, _) in V1_TYPES.items():
-        if isinstance(value, Identifier) and value == name or isinstance(value, int) and value == number:
-            return name
-    if isinstance(value, str) and not isinstance(value, Identifier):
-        _fail(place, f"in 'layers' a type is a constant such as CONVOLUTION: write 'layer' for type: \"{value}\"")
-    _fail(place, f"unknown V1 layer type {value}: expected one of {', '.join(V1_TYPES)}")
+    name = constant(value, {name: number for name, (number, _) in V1_TYPES.items()})
+    if name is not None:
+        return name
+    if type(value) is str:
+        fail(place, f"in 'layers' a type is a constant such as CONVOLUTION: write 'layer' for type: \"{value}\"")
+    fail(place, f"unknown V1 layer type {value}: expected one of {', '.join(V1_TYPES)}")
 
 
 def _add_param_specs(v1: Message, layer: Message) -> None:
     """One ``param { }`` per blob from the lists of names, share modes and multipliers, which may differ in length."""
     if any(isinstance(value, Message) for value in v1.fields("param")):
-        _fail(v1.position_of("param"), "in 'layers' a param is a quoted name: write 'layer' where it is 'param { }'")
-    columns = {
+        fail(v1.position_of("param"), "in 'layers' a param is a quoted name: write 'layer' where it is 'param { }'")
+    columns: dict[str, tuple[str, Sequence[FieldValue]]] = {
         "name": ("param", v1.strings("param")),
         "share_mode": ("blob_share_mode", v1.fields("blob_share_mode")),
         "lr_mult": ("blobs_lr", v1.fields("blobs_lr")),
@@ -160,7 +160,7 @@ def _input_layer(net: Message) -> Message:
     place = net.position_of("input")
     if shapes and len(shapes) < len(inputs) or not shapes and len(dims) < 4 * len(inputs):
         found = f"{len(shapes)} input_shape" if shapes else f"{len(dims)} input_dim"
-        _fail(place, f"each of the {len(inputs)} inputs needs one input_shape or four input_dim, found {found}")
+        fail(place, f"each of the {len(inputs)} inputs needs one input_shape or four input_dim, found {found}")
     layer = Message(place)
     layer.add("name", "input", place)
     layer.add("type", "Input", place)
@@ -184,7 +184,3 @@ def _freeze_batch_norm(layer: Message) -> None:
         for name in ("lr_mult", "decay_mult"):
             if spec.first(name) != 0:
                 spec.set(name, [0])
-
-
-def _fail(position: Position | None, problem: str) -> NoReturn:
-    raise NetError(f"{position}: {problem}" if position else problem)

@@ -96,10 +96,10 @@ def _fold_padding_layers(layers: list[Message], inputs: list[str]) -> list[Messa
                 continue
             place = layer.position_of("bottom", index)
             if v0_type not in ("conv", "pool") or len(layer.strings("bottom")) != 1:
-                _fail(place, f"'{bottom}' comes from a padding layer, which only a conv or pool layer can read, alone")
+                fail(place, f"'{bottom}' comes from a padding layer, which only a conv or pool layer can read, alone")
             if len(padding.strings("bottom")) != 1 or len(padding.strings("top")) != 1:
-                _fail(padding.position, "a padding layer has one bottom and one top")
-            layer.first("layer").set("pad", [padding.first("layer").first("pad", 0)])
+                fail(padding.position, "a padding layer has one bottom and one top")
+            layer.messages("layer")[0].set("pad", padding.messages("layer")[0].fields("pad")[:1] or [0])
             layer.set("bottom", padding.strings("bottom"))
         if v0_type != "padding":
             kept.append(layer)
@@ -111,7 +111,7 @@ def _v0_type(connection: Message) -> str | None:
     """The type of the V0 layer in a ``layers`` entry; None where it is a V1 layer."""
     v0_layers = connection.messages("layer")
     if len(v0_layers) > 1:
-        raise NetError(f"{connection.position_of('layer', 1)}: a second 'layer {{' in one 'layers {{'")
+        fail(connection.position_of("layer", 1), "a second 'layer {' in one 'layers {'")
     return (v0_layers[0].strings("type") or [""])[0] if v0_layers else None
 
 
@@ -123,10 +123,10 @@ def _upgrade_layer(connection: Message) -> Message:
     for name in connection.names():
         if name not in ("layer", "bottom", "top"):
             place = connection.position_of(name)
-            _fail(place, f"'{name}' beside a V0 'layer {{' is ignored by Caffe: move it inside or remove it")
+            fail(place, f"'{name}' beside a V0 'layer {{' is ignored by Caffe: move it inside or remove it")
     v0 = connection.messages("layer")[0]
     if v0_type not in V0_TYPES:
-        _fail(v0.position_of("type"), f"unknown V0 layer type {v0_type!r}: expected one of {', '.join(V0_TYPES)}")
+        fail(v0.position_of("type"), f"unknown V0 layer type {v0_type!r}: expected one of {', '.join(V0_TYPES)}")
     v1_type, param_name, own_fields = V0_TYPES[v0_type]
     v1 = Message(connection.position)
     moved = {"transform_param": Message(v0.position), param_name: Message(v0.position)}
@@ -150,5 +150,6 @@ def _upgrade_layer(connection: Message) -> Message:
     return v1
 
 
-def _fail(position: Position | None, problem: str) -> NoReturn:
+def fail(position: Position | None, problem: str) -> NoReturn:
+    """Raise NetError, with the place in the prototxt where it has one."""
     raise NetError(f"{position}: {problem}" if position else problem)

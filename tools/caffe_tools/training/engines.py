@@ -78,6 +78,9 @@ class GraphEngine:
         self._graphs[shapes].run(add_diffs)
 
 
+ENGINES: dict[str, type[LayerEngine | GraphEngine]] = {"layers": LayerEngine, "onnx": GraphEngine}
+
+
 def _is_source(layer: EmbeddedLayer) -> bool:
     """Whether what the layer makes is fed to a graph."""
     if isinstance(layer, PythonLayer):

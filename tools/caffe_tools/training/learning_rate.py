@@ -7,12 +7,10 @@ Source: Caffe src/caffe/solvers/sgd_solver.cpp (``GetLearningRate``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from caffe_tools.training.solver_spec import SolverSpec
+from caffe_tools.training.solver_spec import SolverSpec
 
 
 def fixed(solver: SolverSpec, iteration: int, step: int) -> float:
@@ -52,21 +50,36 @@ def sigmoid(solver: SolverSpec, iteration: int, step: int) -> float:
     return solver.base_lr / (1 + np.exp(np.float64(-solver.gamma * (iteration - solver.stepsize))))
 
 
-POLICIES: dict[str, Callable[[SolverSpec, int, int], float]] = {
-    "fixed": fixed,
-    "step": step,
-    "exp": exponential,
-    "inv": inverse,
-    "multistep": multistep,
-    "poly": polynomial,
-    "sigmoid": sigmoid,
+POLICIES: dict[str, tuple[Callable[[SolverSpec, int, int], float], dict[str, int]]] = {
+    "fixed": (fixed, {}),
+    "step": (step, {"gamma": 0, "stepsize": 1}),
+    "exp": (exponential, {"gamma": 0}),
+    "inv": (inverse, {"gamma": 0}),
+    "multistep": (multistep, {"gamma": 0}),
+    "poly": (polynomial, {"max_iter": 1}),
+    "sigmoid": (sigmoid, {"gamma": 0, "stepsize": 1}),
 }
+"""lr_policy → its formula, and the least values of the fields that it needs."""
+
+
+def check_policy(solver: SolverSpec) -> None:
+    """Raise SolverError where the solver's policy is unknown or the solver lacks what the policy needs."""
+    name = solver.lr_policy
+    if name not in POLICIES:
+        found = f"unknown lr_policy {name!r}" if name else "it has no lr_policy"
+        raise solver.error("lr_policy", f"{found}: there are {', '.join(POLICIES)}")
+    _, needs = POLICIES[name]
+    for field, least in needs.items():
+        value = getattr(solver, field)
+        if value < least:
+            raise solver.error(field, f"{field} is {value:g}: lr_policy {name!r} needs a {field} of {least} or more")
 
 
 def learning_rate(solver: SolverSpec, iteration: int, step: int) -> np.float32:
     """The rate of ``iteration``; ``step`` is what ``next_step`` gave for it."""
+    rate, _ = POLICIES[solver.lr_policy]
     with np.errstate(over="ignore"):  # a rate beyond float32 is inf, as in Caffe
-        return np.float32(POLICIES[solver.lr_policy](solver, iteration, step))
+        return np.float32(rate(solver, iteration, step))
 
 
 def next_step(solver: SolverSpec, iteration: int, step: int) -> int:

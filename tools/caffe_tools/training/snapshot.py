@@ -9,17 +9,14 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from caffe_tools.binaryproto.solverstate import SolverState, read_solver_state, write_solver_state
 from caffe_tools.errors import SolverError
 from caffe_tools.files import load_arrays, save_arrays
+from caffe_tools.training.run import Run
 from caffe_tools.training.run_state import digest, forgetful_data_layers, net_state, restore_net
-
-if TYPE_CHECKING:
-    from caffe_tools.training.training import Training
 
 
 def check_prefix(prefix: str) -> None:
@@ -31,39 +28,39 @@ def check_prefix(prefix: str) -> None:
         raise SolverError(f"snapshot_prefix {prefix!r}: the folder {folder} cannot be written")
 
 
-def write_snapshot(training: Training) -> Path:
+def write_snapshot(run: Run) -> Path:
     """Write PREFIX_iter_N.caffemodel, .runstate.npz and .solverstate; the path of the last, which resumes the run."""
-    updater = training.updater
-    stem = f"{training.solver.snapshot_prefix}_iter_{updater.iteration}"
+    updater = run.updater
+    stem = f"{run.solver.snapshot_prefix}_iter_{updater.iteration}"
     check_prefix(stem)
     weights, state = Path(f"{stem}.caffemodel"), Path(f"{stem}.solverstate")
     # it is there only while the two others are those of the same moment: it goes first and comes last
     state.unlink(missing_ok=True)
-    training.net.save(weights)
-    arrays = {"weights": np.array(digest(weights)), "losses": np.array(training.losses, np.float64)}
-    for name, net in training.named_nets():
+    run.net.save(weights)
+    arrays = {"weights": np.array(digest(weights)), "losses": np.array(run.losses, np.float64)}
+    for name, net in run.named_nets():
         arrays |= net_state(net, name)
     save_arrays(run_state_path(state), arrays)
     write_solver_state(state, SolverState(updater.iteration, str(weights), updater.step, updater.history))
     return state
 
 
-def restore_snapshot(training: Training, path: str | os.PathLike) -> None:
+def restore_snapshot(run: Run, path: str | os.PathLike) -> None:
     """Put the run where it was when the .solverstate was written, by this program or by Caffe.
 
     The weights are those that it names, from the working directory or else beside it. Raises SolverError where it is
     that of another net or solver, CaffemodelError where a file cannot be read.
     """
     state = read_solver_state(path)
-    updater = training.updater
-    _check_history(state, training, path)
+    updater = run.updater
+    _check_history(state, run, path)
     weights = _weights(state, Path(path))
     if weights is not None:
-        training.net.copy_from(weights)
+        run.net.copy_from(weights)
     for mine, stored in zip(updater.history, state.history, strict=True):
         mine[...] = stored.reshape(mine.shape)
     updater.iteration, updater.step = state.iteration, state.step
-    _restore_run_state(training, run_state_path(Path(path)), weights)
+    _restore_run_state(run, run_state_path(Path(path)), weights)
 
 
 def run_state_path(state: Path) -> Path:
@@ -71,8 +68,8 @@ def run_state_path(state: Path) -> Path:
     return state.with_suffix(".runstate.npz")
 
 
-def _check_history(state: SolverState, training: Training, path: str | os.PathLike) -> None:
-    updater, solver = training.updater, training.solver
+def _check_history(state: SolverState, run: Run, path: str | os.PathLike) -> None:
+    updater, solver = run.updater, run.solver
     if len(state.history) != len(updater.history):
         raise SolverError(
             f"{path} holds {len(state.history)} history blobs, but {solver.type} needs {len(updater.history)} for the"
@@ -97,7 +94,7 @@ def _weights(state: SolverState, path: Path) -> Path | None:
     raise SolverError(f"{path} goes with the weights {named}, which are neither there nor in {path.parent.resolve()}")
 
 
-def _restore_run_state(training: Training, path: Path, weights: Path | None) -> None:
+def _restore_run_state(run: Run, path: Path, weights: Path | None) -> None:
     arrays = load_arrays(path) if path.is_file() else {}
     anew = "data and random numbers start anew"
     if not arrays:
@@ -105,8 +102,8 @@ def _restore_run_state(training: Training, path: Path, weights: Path | None) -> 
     elif weights is not None and str(arrays.get("weights")) != digest(weights):
         warnings.warn(f"{path} belongs to other weights than {weights}: {anew}", stacklevel=2)
         arrays = {}
-    training.losses.extend(arrays.get("losses", np.zeros(0)).tolist())
-    for name, net in training.named_nets():
+    run.losses.extend(arrays.get("losses", np.zeros(0)).tolist())
+    for name, net in run.named_nets():
         restore_net(net, name, arrays)
         for layer in forgetful_data_layers(net) if arrays else ():
             warnings.warn(f"{layer.spec.place} has no get_state() and set_state(): its data starts anew", stacklevel=2)

@@ -10,69 +10,22 @@ Source: Caffe src/caffe/solver.cpp (``Init``, ``Step``, ``Solve``, ``Test``).
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from caffe_tools.errors import SolverError
-from caffe_tools.net.backward_need import has_loss
 from caffe_tools.net.net import Net
-from caffe_tools.training.engines import GraphEngine, LayerEngine
+from caffe_tools.training.engines import ENGINES
+from caffe_tools.training.events import Evaluation, Event, Iteration, Output, Snapshotted
+from caffe_tools.training.run import Run
 from caffe_tools.training.run_state import net_state, restore_net
 from caffe_tools.training.snapshot import check_prefix, restore_snapshot, write_snapshot
-from caffe_tools.training.solver_spec import NetSource, SolverSpec, read_solver
-from caffe_tools.training.update import Updater
-
-ENGINES = {"layers": LayerEngine, "onnx": GraphEngine}
+from caffe_tools.training.solver_spec import SolverSpec
 
 
-@dataclass(frozen=True)
-class Output:
-    """One output blob of a net: its values (in a test their means over the batches) and its loss_weight."""
-
-    name: str
-    values: np.ndarray
-    loss_weight: float
-
-
-@dataclass(frozen=True)
-class Iteration:
-    """One iteration. ``iteration`` counts from 0, ``loss`` is that before the update, ``smoothed_loss`` the mean of the
-    last ``average_loss`` losses. ``rate`` is the learning rate; None in the forward pass after the last iteration,
-    which only shows the loss. ``outputs`` are given where ``display`` asks for them."""
-
-    iteration: int
-    loss: float
-    smoothed_loss: float
-    rate: float | None
-    outputs: list[Output] | None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One pass of a test net: the means of its outputs, and with ``test_compute_loss`` of its loss."""
-
-    iteration: int
-    net: int
-    outputs: list[Output]
-    loss: float | None
-
-
-@dataclass(frozen=True)
-class Snapshotted:
-    """A snapshot was written; ``path`` is its .solverstate."""
-
-    iteration: int
-    path: Path
-
-
-Event = Iteration | Evaluation | Snapshotted
-
-
-class Training:
+class Training(Run):
     """A solver with its nets: pycaffe's solver (``net``, ``test_nets``, ``iteration``, ``step``), without Caffe.
 
     engine: "layers" runs the training net layer by layer, "onnx" as one exported graph; test nets run layer by layer.
@@ -89,37 +42,11 @@ class Training:
         allow_modules: Sequence[str] = (),
         seed: int | None = None,
     ) -> None:
-        self.solver = solver if isinstance(solver, SolverSpec) else read_solver(solver)
         if engine not in ENGINES:
             raise SolverError(f"unknown engine {engine!r}: there are {', '.join(ENGINES)}")
-        self._seed = max(self.solver.random_seed, 0) if seed is None else seed
-        self._allow_modules = tuple(allow_modules)
-        self.net = self._make_net(self.solver.train, self._seed)
-        if not has_loss(self.net):
-            raise SolverError(f"the training net {self.net.name!r} has no loss: give a layer a loss_weight")
-        self.test_nets = [
-            self._make_net(source, self._seed + number) for number, source in enumerate(self.solver.tests, start=1)
-        ]
-        for net in self.test_nets:
-            net.share_with(self.net)
-        self.updater = Updater(self.solver, self.net)
-        self.losses: deque[float] = deque(maxlen=self.solver.average_loss)
+        super().__init__(solver, allow_modules, seed)
         self._engine = ENGINES[engine](self.net)
         self._stop_requested = False
-
-    def _make_net(self, source: NetSource, seed: int) -> Net:
-        return Net(source.net, source.phase, source.level, source.stages, allow_modules=self._allow_modules, seed=seed)
-
-    @property
-    def iteration(self) -> int:
-        """How many updates have been made."""
-        return self.updater.iteration
-
-    def named_nets(self) -> Iterator[tuple[str, Net]]:
-        """The nets, as snapshots call them."""
-        yield "train", self.net
-        for number, net in enumerate(self.test_nets):
-            yield f"test{number}", net
 
     def copy_from(self, path: str | os.PathLike) -> None:
         """Start from the weights of a .caffemodel, where the layers' names agree."""
@@ -203,7 +130,8 @@ class Training:
         """
         net, count = self.test_nets[number], self.solver.test_iter[number]
         before = net_state(net, "test")
-        total, loss = None, 0.0
+        total: list[Output] = []
+        loss = 0.0
         for _ in range(count):
             if self._stop_requested:
                 restore_net(net, "test", before)
@@ -211,7 +139,7 @@ class Training:
             net.forward()
             loss += net.total_loss
             outputs = _outputs(net)
-            total = outputs if total is None else [_added(a, b) for a, b in zip(total, outputs, strict=True)]
+            total = [_added(a, b) for a, b in zip(total, outputs, strict=True)] if total else outputs
         means = [Output(item.name, item.values / np.float32(count), item.loss_weight) for item in total]
         return Evaluation(self.iteration, number, means, loss / count if self.solver.test_compute_loss else None)
 

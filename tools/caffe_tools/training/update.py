@@ -13,9 +13,9 @@ import numpy as np
 
 from caffe_tools.net.blob import Blob
 from caffe_tools.net.net import Net
-from caffe_tools.training.learning_rate import learning_rate, next_step
+from caffe_tools.training.learning_rate import check_policy, learning_rate, next_step
 from caffe_tools.training.solver_spec import SolverSpec
-from caffe_tools.training.update_rules import SOLVERS
+from caffe_tools.training.update_rules import SOLVERS, check_type
 
 
 @dataclass
@@ -55,6 +55,12 @@ def learnable_blobs(net: Net) -> list[Learnable]:
     return found
 
 
+def check_update(solver: SolverSpec) -> None:
+    """Raise SolverError where the solver's type or its learning rate's policy cannot work with its fields."""
+    check_policy(solver)
+    check_type(solver)
+
+
 class Updater:
     """Applies a solver's updates to the learnable blobs of a net.
 
@@ -64,9 +70,10 @@ class Updater:
     """
 
     def __init__(self, solver: SolverSpec, net: Net) -> None:
+        check_update(solver)
         self.solver = solver
         self.blobs = learnable_blobs(net)
-        self._rule, count = SOLVERS[solver.type]
+        self._rule, count, *_ = SOLVERS[solver.type]
         self.history = [np.zeros(item.blob.shape, np.float32) for _ in range(count) for item in self.blobs]
         self.iteration = 0
         self.step = 0

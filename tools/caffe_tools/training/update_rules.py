@@ -8,14 +8,13 @@ element by element, in Caffe's order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from caffe_tools.training.solver_spec import SolverSpec
+from caffe_tools.training.solver_spec import SolverSpec
 
-Rule = Callable[["SolverSpec", np.ndarray, np.float32, Sequence[np.ndarray], int], np.ndarray]
+Rule = Callable[[SolverSpec, np.ndarray, np.float32, Sequence[np.ndarray], int], np.ndarray]
 """``rule(solver, g, r, history, t)`` returns the update, of g's shape, and changes the arrays of ``history``."""
 
 
@@ -89,12 +88,35 @@ def adam(solver: SolverSpec, g: np.ndarray, r: np.float32, history: Sequence[np.
     return (r * correction) * (h / (np.sqrt(v) + np.float32(solver.delta)))
 
 
-SOLVERS: dict[str, tuple[Rule, int]] = {
-    "SGD": (sgd, 1),
-    "Nesterov": (nesterov, 1),
-    "AdaGrad": (adagrad, 1),
-    "RMSProp": (rmsprop, 1),
-    "AdaDelta": (adadelta, 2),
-    "Adam": (adam, 2),
+class SolverType(NamedTuple):
+    """A rule, how many arrays it remembers for each blob, and what it asks of the solver's fields."""
+
+    rule: Rule
+    memory: int
+    must_be_0: Sequence[str] = ()
+    must_be_below_1: Sequence[str] = ()
+
+
+SOLVERS = {
+    "SGD": SolverType(sgd, 1),
+    "Nesterov": SolverType(nesterov, 1),
+    "AdaGrad": SolverType(adagrad, 1, must_be_0=["momentum"]),
+    "RMSProp": SolverType(rmsprop, 1, must_be_0=["momentum"], must_be_below_1=["rms_decay"]),
+    "AdaDelta": SolverType(adadelta, 2),
+    "Adam": SolverType(adam, 2, must_be_below_1=["momentum", "momentum2"]),
 }
-"""Solver type → its rule, and how many arrays it remembers for each blob."""
+
+
+def check_type(solver: SolverSpec) -> None:
+    """Raise SolverError where the solver's type is unknown or a field has a value that its rule cannot take."""
+    name = solver.type
+    if name not in SOLVERS:
+        raise solver.error("type", f"unknown solver type {name!r}: there are {', '.join(SOLVERS)}")
+    for field in SOLVERS[name].must_be_0:
+        value = getattr(solver, field)
+        if value:
+            raise solver.error(field, f"{name} has no {field}, but {field} is {value:g}: take it out")
+    for field in SOLVERS[name].must_be_below_1:
+        value = getattr(solver, field)
+        if not 0 <= value < 1:
+            raise solver.error(field, f"{field} is {value:g}: {name} needs 0 or more, below 1")
