@@ -66,6 +66,7 @@ class SigmoidLayer(PluginLayer):
 
     bottoms = ("scores",)
     tops = ("probabilities",)
+    function = staticmethod(sigmoid)
 
     def reshape(self, bottom, top):
         self._workspace = getattr(self, "_workspace", None) or Workspace()

@@ -141,6 +141,7 @@ class SoftmaxLayer(PluginLayer):
     parameters = (AXIS,)
     bottoms = ("scores",)
     tops = ("probabilities",)
+    function = staticmethod(softmax)
 
     def reshape(self, bottom, top):
         with naming(type(self).__name__):

@@ -9,7 +9,7 @@ import numpy as np
 
 from caffe_layers import engine, softmax_loss
 from caffe_layers import normalization as normalizing
-from caffe_layers.loss import AXIS, CLASS_WEIGHT, LossLayer, loss_and_gradient, product
+from caffe_layers.loss import AXIS, CLASS_WEIGHT, LossLayer, product
 from caffe_layers.loss import ignore_label as ignore_label_parameter
 from caffe_layers.params import FRACTION_OR_WEIGHTS, INTEGER_FROM_0, NOT_NEGATIVE, Parameter, or_null
 from caffe_layers.positionwise import expression as positionwise_onnx
@@ -18,44 +18,6 @@ from caffe_layers.power import onnx_power, power
 
 TINY = float(np.finfo(np.float64).tiny)
 FLOAT_TINY = float(np.finfo(np.float32).tiny)
-
-
-def softmax_focal_loss(
-    scores,
-    labels,
-    weights=None,
-    *,
-    axis=1,
-    ignore_label=None,
-    normalization=None,
-    normalize=None,
-    class_weight=None,
-    alpha=0.25,
-    gamma=2.0,
-    background_label=0,
-):
-    """The softmax focal loss of ``scores`` and its gradient: (float, array of the scores' shape and dtype).
-
-    The definition and the keywords are those of :class:`SoftmaxFocalLossLayer`. ``scores`` are float32 or float64;
-    ``labels`` and ``weights`` of any real dtype. Raises ShapeError, LabelError, ParameterError.
-    """
-    return loss_and_gradient(
-        "softmax_focal_loss",
-        SoftmaxFocalLossLayer,
-        scores,
-        labels,
-        weights,
-        dict(
-            axis=axis,
-            ignore_label=ignore_label,
-            normalization=normalization,
-            normalize=normalize,
-            class_weight=class_weight,
-            alpha=alpha,
-            gamma=gamma,
-            background_label=background_label,
-        ),
-    )
 
 
 def _modulate(q, ratio, nll, gamma):
@@ -116,7 +78,7 @@ class SoftmaxFocalLossLayer(LossLayer):
         Parameter("gamma", NOT_NEGATIVE, 2.0, "the larger, the less a well-classified position counts"),
         Parameter("background_label", or_null(INTEGER_FROM_0), 0, "the class of the background; null: none"),
     )
-    per_class_parameters = ("class_weight", "alpha")
+    family = "softmax"
 
     @classmethod
     def evaluate(cls, params, arrays, workspace):

@@ -5,53 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from caffe_layers import engine
-from caffe_layers.loss import HIGHEST, LossLayer, loss_and_gradient, onnx_log1p, product
+from caffe_layers.loss import HIGHEST, LossLayer, onnx_log1p, product
 from caffe_layers.positionwise import expression as positionwise_onnx
 from caffe_layers.positionwise import losses as positionwise
 from caffe_layers.softmax import SAFE, are_few_moderate, are_safe, shifted, sum_over_channels
 from caffe_layers.targets import places_of
 
 
-def softmax_loss(
-    scores,
-    labels,
-    weights=None,
-    *,
-    axis=1,
-    target="index",
-    ignore_label=None,
-    normalization=None,
-    normalize=None,
-    class_weight=None,
-    label_smoothing=0.0,
-    background_label=0,
-):
-    """The softmax loss of ``scores`` and its gradient: (float, array of the scores' shape and dtype).
-
-    The definition and the keywords are those of :class:`SoftmaxLossLayer`. ``scores`` are float32 or float64;
-    ``labels`` and ``weights`` of any real dtype. Raises ShapeError, LabelError, ParameterError.
-    """
-    return loss_and_gradient(
-        "softmax_loss",
-        SoftmaxLossLayer,
-        scores,
-        labels,
-        weights,
-        dict(
-            axis=axis,
-            target=target,
-            ignore_label=ignore_label,
-            normalization=normalization,
-            normalize=normalize,
-            class_weight=class_weight,
-            label_smoothing=label_smoothing,
-            background_label=background_label,
-        ),
-    )
-
-
 def index_block(x, label, coefficient, gradient, place, probabilities, workspace, modulate=None):
-    """l = -log p_t, dl/dx_c = p_c - [c = t]; see positionwise.py.
+    """l = -log p_t, dl/dx_c = p_c - [c = t]; see positionwise/losses.py.
 
     The sum over the others is taken without the label's own e_t, so that neither l = log1p(others / e_t) nor
     1 - p_t = others / total cancels. ``modulate(1 - p_t, others / e_t, -log p_t)`` gives another function of them and
@@ -107,7 +69,7 @@ def _index_rows(x, label, e, e_t, positions):
 
 
 def dense_block(x, target, coefficient, gradient, probabilities, workspace):
-    """l = -sum_c t_c log p_c, dl/dx_c = p_c sum_k t_k - t_c; see positionwise.py."""
+    """l = -sum_c t_c log p_c, dl/dx_c = p_c sum_k t_k - t_c; see positionwise/losses.py."""
     e = np.exp(x, out=gradient)
     total = sum_over_channels(e)
     inverse = 1 / total
@@ -227,6 +189,7 @@ class SoftmaxLossLayer(LossLayer):
     """
 
     parameters = positionwise.PARAMETERS
+    family = "softmax"
 
     @classmethod
     def evaluate(cls, params, arrays, workspace):
