@@ -33,22 +33,30 @@ def dense_block(p, target, coefficient, gradient, probabilities, workspace):
 
 
 class CrossEntropyLossLayer(LossLayer):
-    """Cross-entropy of probabilities p, which a softmax before it has made.
+    """Cross-entropy of probabilities p, which a softmax before it has made (categorical, multinomial logistic).
 
-    With t the target of a position (a label is a one-hot t) and w its weight (bottom[2], default 1)::
+    With t the target of a position (a label is a one-hot t), t′ the smoothed one as SoftmaxLossLayer has it, and w its
+    weight::
 
-        loss = 1 / divisor  x  sum over positions of  w sum_c class_weight_c t'_c (-log max(p_c, 1e-20))
-        dp_c = 1 / divisor  x  -w class_weight_c t'_c / max(p_c, 1e-20)
+        loss = 1/divisor · Σ w Σ_c class_weight_c t′_c (−log max(p_c, 1e-20))
+        dp_c = 1/divisor · −w class_weight_c t′_c / max(p_c, 1e-20)
 
-    t' is the target of :class:`caffe_layers.SoftmaxLossLayer`, for index, distribution and multi_label. Below the floor
-    the gradient is that at the floor rather than the 0 of the constant, as in Caffe, so that learning is not stuck
-    there. There is no second top. p is not checked to be a distribution.
+    There is no second top. It is not checked that p sums to 1.
 
-    Unlike Caffe's MultinomialLogisticLoss, which divides by the number of samples and takes a label for each of them,
-    it takes one per position and divides by ``normalization``; for N x C probabilities without ignored labels the two
-    are one.
+    Beside Caffe's MultinomialLogisticLoss: the same floor, and the same gradient below it (that at the floor, so that
+    learning is not stuck there). Caffe divides by the number of samples and takes one label for each; this one takes
+    one per position, and every normalization.
 
     Source: Caffe src/caffe/layers/multinomial_logistic_loss_layer.cpp.
+
+    Examples:
+        >>> from caffe_layers.functional import cross_entropy_loss
+        >>> loss, gradient = cross_entropy_loss([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], [0, 2])
+        >>> round(loss, 4)
+        0.4581
+        >>> gradient.round(3)
+        array([[-1.   ,  0.   ,  0.   ],
+               [ 0.   ,  0.   , -0.625]])
     """
 
     parameters = positionwise.PARAMETERS

@@ -115,22 +115,30 @@ def _times(op, t, pos_weight):
 class SigmoidCrossEntropyLossLayer(ElementwiseLoss):
     """Sigmoid and binary cross-entropy in one (logistic loss); every channel is a yes-no question of its own.
 
-    With x a score, t its target in [0, 1] and w its weight (bottom[2], default 1)::
+    With x a score, t its target in [0, 1], t′ the smoothed one and w its weight::
 
-        p    = 1 / (1 + exp(-x))
-        loss = 1 / divisor  x  sum over elements of  -w class_weight_c (pos_weight_c t' log p + (1 - t') log(1 - p))
-        dx   = 1 / divisor  x  w class_weight_c ((1 - t') p - pos_weight_c t' (1 - p))
-        t'   = (1 - eps) t + eps / 2
+        p    = 1 / (1 + exp(−x))
+        loss = 1/divisor · Σ −w class_weight_c (pos_weight_c t′ log p + (1 − t′) log(1 − p))
+        dx   = 1/divisor · w class_weight_c ((1 − t′) p − pos_weight_c t′ (1 − p))
+        t′   = (1 − ε) t + ε / 2
 
-    multi_label targets: as many as scores, in [0, 1]. Index labels: one per position; ``background_label`` has no
-    channel, and the channels are the other labels in order, so the labels are 0 .. C (0 .. C-1 where background_label
-    is null): with background_label 0, label k is channel k - 1 (Detectron); with C, it is channel k (mmdet 2). The
-    weights are one per position, or with multi_label one per element. The second top has the probabilities.
+    With index labels ``background_label`` has no channel, and the channels are the other labels in order. The weights
+    are one per position, or with multi_label one per element. The second top has the probabilities.
 
-    Unlike Caffe's SigmoidCrossEntropyLoss, a target is compared with ``ignore_label`` as it is (there it is cut to an
-    integer before), so that soft targets stay when ``ignore_label`` is 0, and a target outside [0, 1] is an error.
+    Beside Caffe's SigmoidCrossEntropyLoss: Caffe casts a target to int before it compares it with ``ignore_label``, so
+    that with ``ignore_label: 0`` every soft target below 1 is ignored; here only targets equal to it are. A target
+    outside [0, 1] is an error. Caffe's divisors count elements too.
 
     Source: Caffe src/caffe/layers/sigmoid_cross_entropy_loss_layer.cpp; pos_weight: torch.nn.BCEWithLogitsLoss.
+
+    Examples:
+        >>> from caffe_layers.functional import sigmoid_cross_entropy_loss
+        >>> loss, gradient = sigmoid_cross_entropy_loss([[2.0, -1.0], [0.0, 3.0]], [[1, 0], [1, 0]])
+        >>> round(loss, 4)
+        2.091
+        >>> gradient.round(3)
+        array([[-0.06 ,  0.134],
+               [-0.25 ,  0.476]])
     """
 
     family = "sigmoid"

@@ -147,22 +147,33 @@ def _onnx_alpha(op, t, alpha):
 
 
 class SigmoidFocalLossLayer(ElementwiseLoss):
-    """Focal loss on the sigmoid of each score, as RetinaNet has it.
+    """The focal loss of RetinaNet: a sigmoid cross-entropy in which well-classified elements count less.
 
-    With x a score, t its target in [0, 1] and w its weight (bottom[2], default 1)::
+    With x a score, t its target in [0, 1], t′ the smoothed one and w its weight::
 
-        p       = 1 / (1 + exp(-x))
-        B       = -(pos_weight_c t' log p + (1 - t') log(1 - p))
-        1 - p_t = p (1 - t') + (1 - p) t'
-        loss    = 1 / divisor  x  sum over elements of  w class_weight_c alpha_t (1 - p_t)^gamma B
-        t'      = (1 - eps) t + eps / 2
+        p       = 1 / (1 + exp(−x))
+        B       = −(pos_weight_c t′ log p + (1 − t′) log(1 − p))
+        1 − p_t = p (1 − t′) + (1 − p) t′
+        loss    = 1/divisor · Σ w class_weight_c α_t (1 − p_t)^γ B
+        t′      = (1 − ε) t + ε / 2
 
-    alpha_t: of a number alpha, alpha t' + (1 - alpha)(1 - t'); of a list, the channel's entry, for both signs; null: 1.
-    gamma = 0 with alpha null is SigmoidCrossEntropyLossLayer to the last bit. Targets, labels, weights and tops are
-    those of that layer. A RetinaNet has ``normalization: POSITIVES``; the default is that of Caffe's sigmoid loss.
+    α_t is α t′ + (1 − α)(1 − t′) for a number α, the channel's entry (for both signs) for a list, 1 for null. γ = 0
+    with α null is SigmoidCrossEntropyLossLayer to the last bit; targets, labels, weights and tops are those of that
+    layer. Soft targets are as in torchvision and optax.
 
-    Source: Lin et al., Focal Loss for Dense Object Detection, equation 5; soft targets as
-    torchvision.ops.sigmoid_focal_loss.
+    The paper divides by the number of foreground anchors: ``normalization: POSITIVES``. Detectron's labels are
+    ``target: index, ignore_label: -1``, mmdet 2's ``target: index, background_label: <number of classes>``.
+
+    Source: Lin et al. 2017, Focal Loss for Dense Object Detection, equation 5; torchvision.ops.sigmoid_focal_loss.
+
+    Examples:
+        >>> from caffe_layers.functional import sigmoid_focal_loss
+        >>> loss, gradient = sigmoid_focal_loss([[2.0, -1.0], [0.0, 3.0]], [[1, 0], [1, 0]], normalization="POSITIVES")
+        >>> round(loss, 4)
+        1.0677
+        >>> gradient.round(3)
+        array([[-0.001,  0.02 ],
+               [-0.037,  0.423]])
     """
 
     parameters = (
