@@ -4,28 +4,15 @@ In a prototxt: ``type: "Python" python_param { module: "caffe_layers" layer: "So
 Without Caffe: :mod:`caffe_layers.functional`.
 """
 
-from caffe_layers import functional
-from caffe_layers.cross_entropy import CrossEntropyLossLayer
-from caffe_layers.layer import LabelError, Layer, LayerError, ParameterError, ShapeError
-from caffe_layers.npz_data import NpzDataLayer
-from caffe_layers.sigmoid import SigmoidLayer
-from caffe_layers.sigmoid_cross_entropy import SigmoidCrossEntropyLossLayer
-from caffe_layers.sigmoid_focal import SigmoidFocalLossLayer
-from caffe_layers.softmax import SoftmaxLayer
-from caffe_layers.softmax_focal import SoftmaxFocalLossLayer
-from caffe_layers.softmax_loss import SoftmaxLossLayer
+from __future__ import annotations
 
-LAYERS = (
-    SoftmaxLayer,
-    SigmoidLayer,
-    CrossEntropyLossLayer,
-    SoftmaxLossLayer,
-    SigmoidCrossEntropyLossLayer,
-    SigmoidFocalLossLayer,
-    SoftmaxFocalLossLayer,
-    NpzDataLayer,
-)
-"""Every layer class, in the order of the documentation."""
+from typing import TYPE_CHECKING, Any
+
+from caffe_layers import functional
+from caffe_layers.catalogue import LAYERS
+from caffe_layers.layer import LabelError, Layer, LayerError, ParameterError, ShapeError
+
+globals().update({layer.__name__: layer for layer in LAYERS})
 
 __all__ = [
     "LAYERS",
@@ -37,3 +24,7 @@ __all__ = [
     "functional",
     *(layer.__name__ for layer in LAYERS),
 ]
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...

@@ -126,7 +126,8 @@ def run(layout, workspace, work, arrays=1, compiled=False):
     if number == 1:
         return [work(block, workspace) for block in blocks]
     turns = itertools.count()  # next() is one step for Python's lock, so no turn is taken twice
-    results, errors = [None] * len(blocks), {}
+    results: list = [None] * len(blocks)
+    errors: dict = {}
 
     def take_turns(own_workspace):
         with np.errstate(all="ignore"):  # each thread has a state of its own
@@ -147,7 +148,7 @@ def run(layout, workspace, work, arrays=1, compiled=False):
     return results
 
 
-_pools = {}
+_pools: dict = {}
 
 
 def _pool(number):

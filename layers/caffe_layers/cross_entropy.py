@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from caffe_layers import engine
-from caffe_layers.loss import LossLayer, loss_and_gradient, product
+from caffe_layers.loss import LossLayer, product
 from caffe_layers.positionwise import expression as positionwise_onnx
 from caffe_layers.positionwise import losses as positionwise
 from caffe_layers.softmax import sum_over_channels
@@ -13,46 +13,8 @@ from caffe_layers.softmax import sum_over_channels
 FLOOR = 1e-20
 
 
-def cross_entropy_loss(
-    scores,
-    labels,
-    weights=None,
-    *,
-    axis=1,
-    target="index",
-    ignore_label=None,
-    normalization=None,
-    normalize=None,
-    class_weight=None,
-    label_smoothing=0.0,
-    background_label=0,
-):
-    """The cross-entropy of probabilities (``scores``) and its gradient: (float, array of their shape and dtype).
-
-    The definition and the keywords are those of :class:`CrossEntropyLossLayer`. ``scores`` are float32 or float64;
-    ``labels`` and ``weights`` of any real dtype. Raises ShapeError, LabelError, ParameterError.
-    """
-    return loss_and_gradient(
-        "cross_entropy_loss",
-        CrossEntropyLossLayer,
-        scores,
-        labels,
-        weights,
-        dict(
-            axis=axis,
-            target=target,
-            ignore_label=ignore_label,
-            normalization=normalization,
-            normalize=normalize,
-            class_weight=class_weight,
-            label_smoothing=label_smoothing,
-            background_label=background_label,
-        ),
-    )
-
-
 def index_block(p, label, coefficient, gradient, place, probabilities, workspace):
-    """l = -log max(p_t, floor), dl/dp_t = -1 / max(p_t, floor); see positionwise.py."""
+    """l = -log max(p_t, floor), dl/dp_t = -1 / max(p_t, floor); see positionwise/losses.py."""
     p_t = np.maximum(np.take_along_axis(p, label[:, None], axis=1)[:, 0].astype(np.float64), FLOOR)
     gradient[...] = 0
     flat, places = place()
@@ -61,7 +23,7 @@ def index_block(p, label, coefficient, gradient, place, probabilities, workspace
 
 
 def dense_block(p, target, coefficient, gradient, probabilities, workspace):
-    """l = -sum_c t_c log max(p_c, floor), dl/dp_c = -t_c / max(p_c, floor); see positionwise.py."""
+    """l = -sum_c t_c log max(p_c, floor), dl/dp_c = -t_c / max(p_c, floor); see positionwise/losses.py."""
     floored = np.maximum(p, p.dtype.type(FLOOR), out=workspace.array("floored", p.shape, p.dtype))
     losses = -sum_over_channels(np.log(floored, out=gradient), target.values)
     coefficient = np.broadcast_to(coefficient, losses.shape)
@@ -71,26 +33,36 @@ def dense_block(p, target, coefficient, gradient, probabilities, workspace):
 
 
 class CrossEntropyLossLayer(LossLayer):
-    """Cross-entropy of probabilities p, which a softmax before it has made.
+    """Cross-entropy of probabilities p, which a softmax before it has made (categorical, multinomial logistic).
 
-    With t the target of a position (a label is a one-hot t) and w its weight (bottom[2], default 1)::
+    With t the target of a position (a label is a one-hot t), t′ the smoothed one as SoftmaxLossLayer has it, and w its
+    weight::
 
-        loss = 1 / divisor  x  sum over positions of  w sum_c class_weight_c t'_c (-log max(p_c, 1e-20))
-        dp_c = 1 / divisor  x  -w class_weight_c t'_c / max(p_c, 1e-20)
+        loss = 1/divisor · Σ w Σ_c class_weight_c t′_c (−log max(p_c, 1e-20))
+        dp_c = 1/divisor · −w class_weight_c t′_c / max(p_c, 1e-20)
 
-    t' is the target of :class:`caffe_layers.SoftmaxLossLayer`, for index, distribution and multi_label. Below the floor
-    the gradient is that at the floor rather than the 0 of the constant, as in Caffe, so that learning is not stuck
-    there. There is no second top. p is not checked to be a distribution.
+    There is no second top. It is not checked that p sums to 1.
 
-    Unlike Caffe's MultinomialLogisticLoss, which divides by the number of samples and takes a label for each of them,
-    it takes one per position and divides by ``normalization``; for N x C probabilities without ignored labels the two
-    are one.
+    Beside Caffe's MultinomialLogisticLoss: the same floor, and the same gradient below it (that at the floor, so that
+    learning is not stuck there). Caffe divides by the number of samples and takes one label for each; this one takes
+    one per position, and every normalization.
 
     Source: Caffe src/caffe/layers/multinomial_logistic_loss_layer.cpp.
+
+    Examples:
+        >>> from caffe_layers.functional import cross_entropy_loss
+        >>> loss, gradient = cross_entropy_loss([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], [0, 2])
+        >>> round(loss, 4)
+        0.4581
+        >>> gradient.round(3)
+        array([[-1.   ,  0.   ,  0.   ],
+               [ 0.   ,  0.   , -0.625]])
     """
 
     parameters = positionwise.PARAMETERS
     tops = ("loss",)
+    family = "probabilities"
+    scores_are_probabilities = True
 
     @classmethod
     def evaluate(cls, params, arrays, workspace):

@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import Any
 
 import numpy as np
 
 from caffe_layers.layer import ParameterError
 
-_modules = {}
+_modules: dict = {}
 
 
 def compiled(module, dtype):
@@ -41,7 +42,7 @@ def _load(module):
     return importlib.import_module(module)
 
 
-def _notice(listener):
+def _notice(listener: Any):
     """A numba event listener that says on a terminal, once, that a kernel of ours is being compiled."""
 
     class Notice(listener):

@@ -8,6 +8,8 @@ Source: Caffe include/caffe/layers/python_layer.hpp, python/caffe/_caffe.cpp.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from caffe_layers import params
@@ -75,7 +77,7 @@ def _caffe_layer():
     return caffe.Layer if hasattr(caffe, "Layer") and hasattr(caffe, "Net") else StandInLayer
 
 
-Layer = _caffe_layer()
+Layer: Any = _caffe_layer()
 
 
 def named(owner, error):
@@ -104,12 +106,15 @@ class PluginLayer(Layer):
     It may not define ``__init__``, which belongs to Caffe.
     """
 
-    parameters = ()
-    """What ``param_str`` may say: an ordered tuple of :class:`caffe_layers.params.Parameter`."""
-    bottoms = ()
+    parameters: tuple[params.Parameter, ...] = ()
+    """What ``param_str`` may say, in order."""
+    bottoms: tuple[str, ...] = ()
     """The names of the bottoms in their order; those in brackets are optional."""
-    tops = ()
+    tops: tuple[str, ...] = ()
     """The names of the tops, likewise."""
+    function: Any = None
+    """What it computes as a function of arrays, for ``caffe_layers.functional``. A loss's function is made there; what
+    stands here, if anything, is its name where that of the class does not give it."""
 
     def setup(self, bottom, top):
         with naming(type(self).__name__):
@@ -117,6 +122,11 @@ class PluginLayer(Layer):
             _check_number("bottom", self.bottoms, len(bottom))
             _check_number("top", self.tops, len(top))
         self.top_count = len(top)
+
+    def holds(self, index):
+        """What bottom ``index`` may hold, for whoever draws inputs: "class index", "0 or 1", "real" (0 or more),
+        "distribution", "probabilities", or None for any data."""
+        return None
 
 
 def _check_number(what, names, number):

@@ -1,20 +1,19 @@
 """What all losses share: from arrays to (loss, gradient), and from blobs to arrays.
 
-A loss layer declares its parameters and a function ``evaluate``; this file makes of it the function of
-``caffe_layers.functional`` and the ``reshape``, ``forward`` and ``backward`` that Caffe calls.
+A loss layer declares its parameters and a function ``evaluate``; this file makes of it the ``reshape``, ``forward`` and
+``backward`` that Caffe calls, and functional.py the function of arrays.
 """
 
 from __future__ import annotations
 
 import math
 from collections import namedtuple
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from caffe_layers import params as param_str
 from caffe_layers.blocks import Workspace, run
-from caffe_layers.layer import TEST, TRAIN, LayerError, ParameterError, PluginLayer, named, naming
+from caffe_layers.layer import TEST, TRAIN, LayerError, ParameterError, PluginLayer, naming
 from caffe_layers.params import INTEGER, WEIGHTS, Parameter, or_null
 from caffe_layers.targets import Layout, check_bottoms, per_class, places_of
 
@@ -36,11 +35,16 @@ class LossLayer(PluginLayer):
     """
 
     bottoms = ("scores", "labels", "[weights]")
-    tops = ("loss", "[probabilities]")
-    per_class_parameters = ("class_weight",)
+    tops: tuple[str, ...] = ("loss", "[probabilities]")
+    family = ""
+    """"softmax", "sigmoid", "probabilities": the losses of a family are one formula (cross-entropy, or focal loss) with
+    different parameters. The referee of caffe_tools has that formula, and what graphs get wrong in it."""
+    default_normalization = "VALID"
+    scores_are_probabilities = False
     takes_weights_per_element = False
     takes_targets_of_other_shape = False
     background_has_a_channel = True
+    _gradient: Any = None
 
     @classmethod
     def evaluate(cls, params, arrays, workspace):
@@ -51,10 +55,11 @@ class LossLayer(PluginLayer):
     def layout(cls, params, scores, labels, weights=None):
         """The scores' layout. Raises ShapeError or ParameterError where shapes and parameters do not fit."""
         layout = Layout.of(scores, params["axis"])
-        for name in cls.per_class_parameters:
-            per_class(name, params[name], layout.channels, np.float64)
+        for parameter in cls.parameters:
+            if parameter.per_class:
+                per_class(parameter.name, params[parameter.name], layout.channels, np.float64)
         target = params.get("target", "index")
-        background, labels_end = params["background_label"], layout.channels + (not cls.background_has_a_channel)
+        background, labels_end = params.get("background_label"), layout.channels + (not cls.background_has_a_channel)
         if background is not None and background >= labels_end and target != "multi_label":
             raise ParameterError(f"background_label is {background}, but the labels are 0 to {labels_end - 1}")
         check_bottoms(layout, target, labels, weights, cls.takes_weights_per_element, cls.takes_targets_of_other_shape)
@@ -65,7 +70,7 @@ class LossLayer(PluginLayer):
             shapes = [tuple(bottom[i].shape) for i in range(len(bottom))]  # Caffe's vectors cannot be iterated
             self._layout = self.layout(self.params, *shapes)
         self._gradient_is_there = False
-        if getattr(self, "_gradient", None) is None or self._gradient.shape != shapes[0]:
+        if self._gradient is None or self._gradient.shape != shapes[0]:
             self._gradient = np.empty(shapes[0], bottom[0].data.dtype)
             self._workspace = Workspace()
         top[0].reshape(1)
@@ -99,6 +104,15 @@ class LossLayer(PluginLayer):
         Caffe does not ask its Python layers, and so asks them for all of them; who runs them without Caffe can.
         """
         return bottom_index == 0
+
+    def holds(self, index):
+        if index == 0:
+            return "probabilities" if self.scores_are_probabilities else None
+        if index == 2:
+            return "real"
+        params = getattr(self, "params", None) or {one.name: one.default for one in self.parameters}
+        kinds = {"index": "class index", "multi_label": "0 or 1", "distribution": "distribution"}
+        return kinds[params.get("target", "index")]
 
     def _evaluate(self, bottom, with_gradient, probabilities):
         arrays = Arrays.of(
@@ -153,32 +167,6 @@ def scaled(layout, workspace, values, scale, out):
             np.multiply(block.of(values), scale, out=block.of(out))
 
     run(layout, workspace, work)
-
-
-def loss_and_gradient(name, layer, scores, labels, weights, keywords):
-    """What a function of ``caffe_layers.functional`` returns, given its own name and its keyword arguments."""
-    try:
-        with np.errstate(all="ignore"):
-            scores = as_scores(scores)
-            labels = np.asarray(labels, order="C")
-            weights = None if weights is None else np.asarray(weights, order="C")
-            shapes = scores.shape, labels.shape, None if weights is None else weights.shape
-            try:
-                params, layout = _checked(layer, shapes, **keywords)
-            except TypeError:  # a list cannot be looked up
-                params, layout = _checked.__wrapped__(layer, shapes, **keywords)
-            gradient = np.empty(scores.shape, scores.dtype)
-            arrays = Arrays.of(layout, scores, labels, weights, gradient, None)
-            return layer.evaluate(params, arrays, Workspace()), gradient
-    except (LayerError, param_str.ValueRefused) as error:  # rather than ``with naming``, which small calls would feel
-        raise named(name, error) from None
-
-
-@lru_cache(maxsize=64, typed=True)
-def _checked(layer, shapes, **keywords):
-    """The effective parameters and the layout: small calls are mostly these checks, so that repeated ones skip them."""
-    params = param_str.complete(keywords, layer.parameters)
-    return params, layer.layout(params, *shapes)
 
 
 def as_scores(scores):

@@ -12,12 +12,14 @@ from caffe_layers.params import BOOLEAN, INTEGER_FROM_0, INTEGER_FROM_1, TEXT, T
 
 
 class NpzDataLayer(PluginLayer):
-    """Feeds the arrays of ``source`` in batches, one top per array; all share their first dim, the number of samples N.
+    """Batches of the arrays of an ``.npz``, which share their first dim, the samples: one top per array.
 
-    The tops are the file's arrays in their order, or those of ``keys`` in that order. Batches follow each other through
-    the data and wrap around at its end, as in Caffe's data layers. With ``shuffle`` each epoch has an order of its own,
-    given by ``seed``. Arrays become float32, as Caffe's blobs are. There is no gradient; on export the tops become
-    graph inputs.
+    The tops are the file's arrays in their order, or those of ``keys`` in that order. Batches follow each other and
+    wrap around at the end; with ``shuffle`` each epoch has an order of its own. Arrays become float32. Pickled arrays
+    are refused. On export the tops become inputs of the graph.
+
+    ``get_state()`` says where in the data it is and ``set_state(state)`` goes on there, which a training run uses to be
+    resumed.
     """
 
     parameters = (

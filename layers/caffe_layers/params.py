@@ -24,18 +24,25 @@ class ValueRefused(ValueError):
     """Text or a value that is no valid parameter. Layers raise it on as ParameterError, under their own name."""
 
 
-Kind = namedtuple("Kind", "text accept")
-"""What a parameter may be: readable text, and a function that gives the accepted value or raises ValueRefused."""
+Kind = namedtuple("Kind", "text accept choices per_class", defaults=((), False))
+"""What a parameter may be: readable text, and a function that gives the accepted value or raises ValueRefused.
+
+``choices`` are the words that it may be, where it is a choice; ``per_class`` says that a list has a number per class.
+"""
 
 
 class Parameter:
-    """One key of ``param_str``: ``name``, ``default``, ``kind`` (readable text) and ``doc`` (one line)."""
+    """One key of ``param_str``: ``name``, ``default``, ``kind`` (readable text) and ``doc`` (one line).
+
+    ``choices`` and ``per_class`` are those of its :data:`Kind`.
+    """
 
     def __init__(self, name, kind, default, doc):
         self.name = name
         self.kind = kind.text
         self.default = default
         self.doc = doc
+        self.choices, self.per_class = kind.choices, kind.per_class
         self._accept = kind.accept
 
     def accept(self, value):
@@ -134,7 +141,7 @@ def _null(value):
 
 def or_null(kind):
     """The kind that takes null too."""
-    return Kind(f"{kind.text}, or null", _any_of(_null, kind.accept))
+    return kind._replace(text=f"{kind.text}, or null", accept=_any_of(_null, kind.accept))
 
 
 def choice(*words):
@@ -145,7 +152,7 @@ def choice(*words):
             return value
         raise ValueRefused
 
-    return Kind("one of " + " | ".join(words), accept)
+    return Kind("one of " + " | ".join(words), accept, words)
 
 
 INTEGER = Kind("an integer", _integer(-math.inf))
@@ -156,13 +163,15 @@ TEXT = Kind("text", _text)
 TEXTS = Kind("a list of texts", _list(_text))
 NOT_NEGATIVE = Kind("a number, 0 or more", _number(0, math.inf))
 BELOW_ONE = Kind("a number of [0, 1)", _number(0, 1, high_is_in=False))
-WEIGHTS = Kind("a list of numbers, 0 or more, one per class", _list(_number(0, math.inf)))
+_WEIGHTS = _list(_number(0, math.inf))
+WEIGHTS = Kind("a list of numbers, 0 or more, one per class", _WEIGHTS, per_class=True)
 WEIGHT_OR_WEIGHTS = Kind(
-    "a number, 0 or more, or a list of them, one per class", _any_of(_number(0, math.inf), _list(_number(0, math.inf)))
+    "a number, 0 or more, or a list of them, one per class", _any_of(_number(0, math.inf), _WEIGHTS), per_class=True
 )
 FRACTION_OR_WEIGHTS = Kind(
     "a number of [0, 1], or a list of numbers, 0 or more, one per class",
-    _any_of(_number(0, 1), _list(_number(0, math.inf))),
+    _any_of(_number(0, 1), _WEIGHTS),
+    per_class=True,
 )
 
 
@@ -177,7 +186,7 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-_WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_WORDS: dict[str, object] = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _WORDS.update({"null": None, "Null": None, "NULL": None, "None": None, "~": None})
 _WORDS.update({word: math.nan for word in ("nan", "NaN", "NAN", ".nan", ".NaN")})
 _WORDS.update({sign + word: float(sign + "inf") for sign in ("", "-") for word in ("inf", "Infinity", ".inf", "Inf")})

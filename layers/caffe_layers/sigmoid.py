@@ -12,7 +12,13 @@ from caffe_layers.targets import Layout
 
 
 def sigmoid(scores):
-    """The sigmoid of a float32 or float64 array, as an array of the same shape and dtype. Raises LayerError (dtype)."""
+    """The sigmoid of a float32 or float64 array, as an array of the same shape and dtype. Raises LayerError (dtype).
+
+    Examples:
+        >>> from caffe_layers.functional import sigmoid
+        >>> sigmoid([0.0, 2.0, -2.0]).round(3)
+        array([0.5  , 0.881, 0.119])
+    """
     with naming("sigmoid"):
         scores = as_scores(scores)
     result = np.empty(scores.shape, scores.dtype)
@@ -57,15 +63,17 @@ def _forward(scores, result, workspace):
 
 
 class SigmoidLayer(PluginLayer):
-    """p = 1 / (1 + exp(-x)); bottom and top may be one blob.
+    """p = 1 / (1 + exp(−x)). Bottom and top may be one blob.
 
-    backward, from the top's data y: dx = dy y (1 - y).
+    The gradient, from the top's data y: dx = dy y (1 − y). As Caffe's Sigmoid; the smallest probabilities stay apart
+    from 0 down to the smallest float32 (Caffe computes ½ tanh(x/2) + ½, which is 0 from about x = −17).
 
     Source: Caffe src/caffe/layers/sigmoid_layer.cpp.
     """
 
     bottoms = ("scores",)
     tops = ("probabilities",)
+    function = staticmethod(sigmoid)
 
     def reshape(self, bottom, top):
         self._workspace = getattr(self, "_workspace", None) or Workspace()

@@ -10,51 +10,12 @@ import numpy as np
 from caffe_layers import engine
 from caffe_layers.elementwise import expression as elementwise_onnx
 from caffe_layers.elementwise import losses as elementwise
-from caffe_layers.loss import LossLayer, loss_and_gradient, onnx_log1p_of_exp_of_minus
-
-
-def sigmoid_cross_entropy_loss(
-    scores,
-    labels,
-    weights=None,
-    *,
-    axis=1,
-    target="multi_label",
-    ignore_label=None,
-    normalization=None,
-    normalize=None,
-    class_weight=None,
-    label_smoothing=0.0,
-    pos_weight=None,
-    background_label=0,
-):
-    """The sigmoid cross-entropy of ``scores`` and its gradient: (float, array of the scores' shape and dtype).
-
-    The definition and the keywords are those of :class:`SigmoidCrossEntropyLossLayer`. ``scores`` are float32 or
-    float64; ``labels`` and ``weights`` of any real dtype. Raises ShapeError, LabelError, ParameterError.
-    """
-    return loss_and_gradient(
-        "sigmoid_cross_entropy_loss",
-        SigmoidCrossEntropyLossLayer,
-        scores,
-        labels,
-        weights,
-        dict(
-            axis=axis,
-            target=target,
-            ignore_label=ignore_label,
-            normalization=normalization,
-            normalize=normalize,
-            class_weight=class_weight,
-            label_smoothing=label_smoothing,
-            pos_weight=pos_weight,
-            background_label=background_label,
-        ),
-    )
+from caffe_layers.elementwise.losses import ElementwiseLoss
+from caffe_layers.loss import onnx_log1p_of_exp_of_minus
 
 
 def no_terms(x, weight, losses, gradient, workspace):
-    """loss = log(1 + exp(x)), dloss/dx = p; see elementwise.py."""
+    """loss = log(1 + exp(x)), dloss/dx = p; see elementwise/losses.py."""
     e = np.exp(x, out=workspace.array("e", x.shape, x.dtype))
     np.log1p(e, out=losses)
     np.add(e, 1, out=gradient)
@@ -63,7 +24,7 @@ def no_terms(x, weight, losses, gradient, workspace):
 
 
 def terms(distance, u, sides, weight, gradient, workspace):
-    """loss = log(1 + exp(-|x|)) + |x| u, dloss/d|x| = u - exp(-|x|) / (1 + exp(-|x|)); see elementwise.py.
+    """loss = log(1 + exp(-|x|)) + |x| u, dloss/d|x| = u - exp(-|x|) / (1 + exp(-|x|)); see elementwise/losses.py.
 
     With pos_weight, a and b being the sides: (a + b) log(1 + exp(-|x|)) + |x| a.
     """
@@ -93,7 +54,7 @@ _FACTORS = 8
 
 
 def no_sum(x, places, gradient, workspace):
-    """sum log(1 + exp(x)), dloss/dx = p; see elementwise.py."""
+    """sum log(1 + exp(x)), dloss/dx = p; see elementwise/losses.py."""
     e = np.exp(x, out=workspace.array("e", x.shape, x.dtype))
     whole = np.add(e, 1, out=workspace.array("whole", x.shape, x.dtype)).reshape(-1)
     np.divide(e, whole.reshape(x.shape), out=gradient)
@@ -117,7 +78,7 @@ def _weighed(losses, weight, gradient):
 
 
 def onnx_terms(op, x, t, pos_weight):
-    """(parts, derivative) of :func:`terms`; see elementwise_onnx.py."""
+    """(parts, derivative) of :func:`terms`; see elementwise/expression.py."""
     shared = onnx_log1p_of_exp_of_minus(op, op.Abs(x))
     if pos_weight is None:
         return [*shared, _onnx_far_side(op, x, t)], lambda: op.Sub(op.Sigmoid(x), t)
@@ -151,32 +112,36 @@ def _times(op, t, pos_weight):
     return op.Mul(t, pos_weight) if computed else t * pos_weight
 
 
-class SigmoidCrossEntropyLossLayer(LossLayer):
+class SigmoidCrossEntropyLossLayer(ElementwiseLoss):
     """Sigmoid and binary cross-entropy in one (logistic loss); every channel is a yes-no question of its own.
 
-    With x a score, t its target in [0, 1] and w its weight (bottom[2], default 1)::
+    With x a score, t its target in [0, 1], t′ the smoothed one and w its weight::
 
-        p    = 1 / (1 + exp(-x))
-        loss = 1 / divisor  x  sum over elements of  -w class_weight_c (pos_weight_c t' log p + (1 - t') log(1 - p))
-        dx   = 1 / divisor  x  w class_weight_c ((1 - t') p - pos_weight_c t' (1 - p))
-        t'   = (1 - eps) t + eps / 2
+        p    = 1 / (1 + exp(−x))
+        loss = 1/divisor · Σ −w class_weight_c (pos_weight_c t′ log p + (1 − t′) log(1 − p))
+        dx   = 1/divisor · w class_weight_c ((1 − t′) p − pos_weight_c t′ (1 − p))
+        t′   = (1 − ε) t + ε / 2
 
-    multi_label targets: as many as scores, in [0, 1]. Index labels: one per position; ``background_label`` has no
-    channel, and the channels are the other labels in order, so the labels are 0 .. C (0 .. C-1 where background_label
-    is null): with background_label 0, label k is channel k - 1 (Detectron); with C, it is channel k (mmdet 2). The
-    weights are one per position, or with multi_label one per element. The second top has the probabilities.
+    With index labels ``background_label`` has no channel, and the channels are the other labels in order. The weights
+    are one per position, or with multi_label one per element. The second top has the probabilities.
 
-    Unlike Caffe's SigmoidCrossEntropyLoss, a target is compared with ``ignore_label`` as it is (there it is cut to an
-    integer before), so that soft targets stay when ``ignore_label`` is 0, and a target outside [0, 1] is an error.
+    Beside Caffe's SigmoidCrossEntropyLoss: Caffe casts a target to int before it compares it with ``ignore_label``, so
+    that with ``ignore_label: 0`` every soft target below 1 is ignored; here only targets equal to it are. A target
+    outside [0, 1] is an error. Caffe's divisors count elements too.
 
     Source: Caffe src/caffe/layers/sigmoid_cross_entropy_loss_layer.cpp; pos_weight: torch.nn.BCEWithLogitsLoss.
+
+    Examples:
+        >>> from caffe_layers.functional import sigmoid_cross_entropy_loss
+        >>> loss, gradient = sigmoid_cross_entropy_loss([[2.0, -1.0], [0.0, 3.0]], [[1, 0], [1, 0]])
+        >>> round(loss, 4)
+        2.091
+        >>> gradient.round(3)
+        array([[-0.06 ,  0.134],
+               [-0.25 ,  0.476]])
     """
 
-    parameters = elementwise.PARAMETERS
-    per_class_parameters = ("class_weight", "pos_weight")
-    takes_weights_per_element = True
-    takes_targets_of_other_shape = True
-    background_has_a_channel = False
+    family = "sigmoid"
 
     @classmethod
     def evaluate(cls, params, arrays, workspace):

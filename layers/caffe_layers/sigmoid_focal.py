@@ -10,7 +10,8 @@ import numpy as np
 from caffe_layers import engine, sigmoid_cross_entropy
 from caffe_layers.elementwise import expression as elementwise_onnx
 from caffe_layers.elementwise import losses as elementwise
-from caffe_layers.loss import LossLayer, loss_and_gradient, product
+from caffe_layers.elementwise.losses import ElementwiseLoss
+from caffe_layers.loss import product
 from caffe_layers.params import FRACTION_OR_WEIGHTS, NOT_NEGATIVE, Parameter, or_null
 from caffe_layers.power import onnx_power, power
 from caffe_layers.softmax import sum_over_channels
@@ -18,52 +19,8 @@ from caffe_layers.softmax import sum_over_channels
 TINY = float(np.finfo(np.float32).tiny)
 
 
-def sigmoid_focal_loss(
-    scores,
-    labels,
-    weights=None,
-    *,
-    axis=1,
-    target="multi_label",
-    ignore_label=None,
-    normalization=None,
-    normalize=None,
-    class_weight=None,
-    label_smoothing=0.0,
-    pos_weight=None,
-    background_label=0,
-    alpha=0.25,
-    gamma=2.0,
-):
-    """The sigmoid focal loss of ``scores`` and its gradient: (float, array of the scores' shape and dtype).
-
-    The definition and the keywords are those of :class:`SigmoidFocalLossLayer`. ``scores`` are float32 or float64;
-    ``labels`` and ``weights`` of any real dtype. Raises ShapeError, LabelError, ParameterError.
-    """
-    return loss_and_gradient(
-        "sigmoid_focal_loss",
-        SigmoidFocalLossLayer,
-        scores,
-        labels,
-        weights,
-        dict(
-            axis=axis,
-            target=target,
-            ignore_label=ignore_label,
-            normalization=normalization,
-            normalize=normalize,
-            class_weight=class_weight,
-            label_smoothing=label_smoothing,
-            pos_weight=pos_weight,
-            background_label=background_label,
-            alpha=alpha,
-            gamma=gamma,
-        ),
-    )
-
-
 def no_terms(x, weight, losses, gradient, workspace, gamma):
-    """loss = p^gamma B, dloss/dx = p^gamma (p + gamma (1 - p) B), B = log(1 + exp(x)); see elementwise.py.
+    """loss = p^gamma B, dloss/dx = p^gamma (p + gamma (1 - p) B), B = log(1 + exp(x)); see elementwise/losses.py.
 
     The power multiplies the relative error of exp, which is therefore rounded from float64.
     """
@@ -76,7 +33,7 @@ def no_terms(x, weight, losses, gradient, workspace, gamma):
 
 
 def no_sum(x, places, gradient, workspace, gamma):
-    """The sum of these losses, with the exp of float32; see elementwise.py."""
+    """The sum of these losses, with the exp of float32; see elementwise/losses.py."""
     largest = float(np.maximum.reduce(x, axis=None))
     if not abs(largest) < elementwise.LARGE:
         return math.nan
@@ -103,7 +60,7 @@ def _no_factors(e, cross_entropy, gradient, workspace, gamma):
 
 
 def terms(distance, u, sides, weight, gradient, workspace, gamma):
-    """loss = q^gamma B and dloss/d|x| = q^gamma (dB/d|x| - gamma (1 - 2 u) p (1 - p) / q B); see elementwise.py.
+    """loss = q^gamma B and dloss/d|x| = q^gamma (dB/d|x| - gamma (1 - 2 u) p (1 - p) / q B); see elementwise/losses.py.
 
     B is the cross-entropy of sigmoid_cross_entropy.py, q = 1 - p_t = s + u (l - s) of the larger and the smaller one of
     p and 1 - p. p (1 - p) / q = l s / q is at most 1 and goes to l where q goes to 0, so no gamma needs a negative
@@ -143,12 +100,12 @@ def formulas(gamma, dtype):
     # The power multiplies the relative error of its base, and that of gamma with the base's logarithm.
     if gamma > 2 or float(np.float32(gamma)) != gamma:
         dtype = np.float64
-    functions = (partial(function, gamma=gamma) for function in (no_terms, terms, no_sum))
-    return elementwise.Formulas(*functions, is_linear=False, dtype=dtype)
+    functions = [partial(function, gamma=gamma) for function in (no_terms, terms, no_sum)]
+    return elementwise.Formulas._make([*functions, False, dtype])
 
 
 def onnx_terms(op, x, t, pos_weight, alpha, gamma):
-    """(parts, derivative) of :func:`terms`; see elementwise_onnx.py."""
+    """(parts, derivative) of :func:`terms`; see elementwise/expression.py."""
     parts, cross_entropy_derivative = sigmoid_cross_entropy.onnx_terms(op, x, t, pos_weight)
     cross_entropy_losses = elementwise_onnx.add(op, parts)
     alpha_t = None if alpha is None else _onnx_alpha(op, t, alpha)
@@ -160,13 +117,13 @@ def onnx_terms(op, x, t, pos_weight, alpha, gamma):
     if gamma < 1:
         modulation = product(op, onnx_power(op, q, gamma), alpha_t)
 
-        def derivative():
+        def derivative_below_1():
             # p (1 - p) / q is to be 1 - p where p and q are 0, and p where 1 - p and q are.
             slope = op.Div(op.Add(op.Mul(p, rest), TINY), op.Add(q, TINY))
             slope = op.Mul(op.Mul(slope, sign), cross_entropy_losses)
             return op.Mul(op.Add(cross_entropy_derivative(), slope), modulation)
 
-        return [op.Mul(cross_entropy_losses, modulation)], derivative
+        return [op.Mul(cross_entropy_losses, modulation)], derivative_below_1
     # One q is left out of the modulation, and nothing has to be divided by it.
     modulation = product(op, onnx_power(op, q, gamma - 1) if gamma > 1 else None, alpha_t)
 
@@ -189,23 +146,34 @@ def _onnx_alpha(op, t, alpha):
     return op.Add(op.Mul(t, 2 * alpha - 1), 1 - alpha)
 
 
-class SigmoidFocalLossLayer(LossLayer):
-    """Focal loss on the sigmoid of each score, as RetinaNet has it.
+class SigmoidFocalLossLayer(ElementwiseLoss):
+    """The focal loss of RetinaNet: a sigmoid cross-entropy in which well-classified elements count less.
 
-    With x a score, t its target in [0, 1] and w its weight (bottom[2], default 1)::
+    With x a score, t its target in [0, 1], t′ the smoothed one and w its weight::
 
-        p       = 1 / (1 + exp(-x))
-        B       = -(pos_weight_c t' log p + (1 - t') log(1 - p))
-        1 - p_t = p (1 - t') + (1 - p) t'
-        loss    = 1 / divisor  x  sum over elements of  w class_weight_c alpha_t (1 - p_t)^gamma B
-        t'      = (1 - eps) t + eps / 2
+        p       = 1 / (1 + exp(−x))
+        B       = −(pos_weight_c t′ log p + (1 − t′) log(1 − p))
+        1 − p_t = p (1 − t′) + (1 − p) t′
+        loss    = 1/divisor · Σ w class_weight_c α_t (1 − p_t)^γ B
+        t′      = (1 − ε) t + ε / 2
 
-    alpha_t: of a number alpha, alpha t' + (1 - alpha)(1 - t'); of a list, the channel's entry, for both signs; null: 1.
-    gamma = 0 with alpha null is SigmoidCrossEntropyLossLayer to the last bit. Targets, labels, weights and tops are
-    those of that layer. A RetinaNet has ``normalization: POSITIVES``; the default is that of Caffe's sigmoid loss.
+    α_t is α t′ + (1 − α)(1 − t′) for a number α, the channel's entry (for both signs) for a list, 1 for null. γ = 0
+    with α null is SigmoidCrossEntropyLossLayer to the last bit; targets, labels, weights and tops are those of that
+    layer. Soft targets are as in torchvision and optax.
 
-    Source: Lin et al., Focal Loss for Dense Object Detection, equation 5; soft targets as
-    torchvision.ops.sigmoid_focal_loss.
+    The paper divides by the number of foreground anchors: ``normalization: POSITIVES``. Detectron's labels are
+    ``target: index, ignore_label: -1``, mmdet 2's ``target: index, background_label: <number of classes>``.
+
+    Source: Lin et al. 2017, Focal Loss for Dense Object Detection, equation 5; torchvision.ops.sigmoid_focal_loss.
+
+    Examples:
+        >>> from caffe_layers.functional import sigmoid_focal_loss
+        >>> loss, gradient = sigmoid_focal_loss([[2.0, -1.0], [0.0, 3.0]], [[1, 0], [1, 0]], normalization="POSITIVES")
+        >>> round(loss, 4)
+        1.0677
+        >>> gradient.round(3)
+        array([[-0.001,  0.02 ],
+               [-0.037,  0.423]])
     """
 
     parameters = (
@@ -215,10 +183,7 @@ class SigmoidFocalLossLayer(LossLayer):
         ),
         Parameter("gamma", NOT_NEGATIVE, 2.0, "the larger, the less a well-classified element counts"),
     )
-    per_class_parameters = ("class_weight", "pos_weight", "alpha")
-    takes_weights_per_element = True
-    takes_targets_of_other_shape = True
-    background_has_a_channel = False
+    family = "sigmoid"
 
     @classmethod
     def evaluate(cls, params, arrays, workspace):

@@ -80,6 +80,11 @@ def softmax(scores, axis=1):
     """The softmax of a float32 or float64 array over ``axis``, as an array of the same shape and dtype.
 
     Raises LayerError (dtype), ParameterError (axis).
+
+    Examples:
+        >>> from caffe_layers.functional import softmax
+        >>> softmax([[1.0, 2.0, 4.0]]).round(3)
+        array([[0.042, 0.114, 0.844]])
     """
     with naming("softmax"):
         scores = as_scores(scores)
@@ -131,9 +136,9 @@ def _backward(layout, probabilities, probability_diff, score_diff, workspace):
 
 
 class SoftmaxLayer(PluginLayer):
-    """p_c = exp(x_c) / sum_k exp(x_k); bottom and top may be one blob.
+    """p_c = exp(x_c) / Σ_k exp(x_k) over the channels. Bottom and top may be one blob.
 
-    backward, from the top's data y: dx_c = y_c (dy_c - sum_k y_k dy_k).
+    The gradient, from the top's data y: dx_c = y_c (dy_c − Σ_k y_k dy_k). As Caffe's Softmax.
 
     Source: Caffe src/caffe/layers/softmax_layer.cpp.
     """
@@ -141,6 +146,7 @@ class SoftmaxLayer(PluginLayer):
     parameters = (AXIS,)
     bottoms = ("scores",)
     tops = ("probabilities",)
+    function = staticmethod(softmax)
 
     def reshape(self, bottom, top):
         with naming(type(self).__name__):

@@ -9,7 +9,7 @@ import numpy as np
 
 from caffe_layers import engine, softmax_loss
 from caffe_layers import normalization as normalizing
-from caffe_layers.loss import AXIS, CLASS_WEIGHT, LossLayer, loss_and_gradient, product
+from caffe_layers.loss import AXIS, CLASS_WEIGHT, LossLayer, product
 from caffe_layers.loss import ignore_label as ignore_label_parameter
 from caffe_layers.params import FRACTION_OR_WEIGHTS, INTEGER_FROM_0, NOT_NEGATIVE, Parameter, or_null
 from caffe_layers.positionwise import expression as positionwise_onnx
@@ -18,44 +18,6 @@ from caffe_layers.power import onnx_power, power
 
 TINY = float(np.finfo(np.float64).tiny)
 FLOAT_TINY = float(np.finfo(np.float32).tiny)
-
-
-def softmax_focal_loss(
-    scores,
-    labels,
-    weights=None,
-    *,
-    axis=1,
-    ignore_label=None,
-    normalization=None,
-    normalize=None,
-    class_weight=None,
-    alpha=0.25,
-    gamma=2.0,
-    background_label=0,
-):
-    """The softmax focal loss of ``scores`` and its gradient: (float, array of the scores' shape and dtype).
-
-    The definition and the keywords are those of :class:`SoftmaxFocalLossLayer`. ``scores`` are float32 or float64;
-    ``labels`` and ``weights`` of any real dtype. Raises ShapeError, LabelError, ParameterError.
-    """
-    return loss_and_gradient(
-        "softmax_focal_loss",
-        SoftmaxFocalLossLayer,
-        scores,
-        labels,
-        weights,
-        dict(
-            axis=axis,
-            ignore_label=ignore_label,
-            normalization=normalization,
-            normalize=normalize,
-            class_weight=class_weight,
-            alpha=alpha,
-            gamma=gamma,
-            background_label=background_label,
-        ),
-    )
 
 
 def _modulate(q, ratio, nll, gamma):
@@ -87,22 +49,32 @@ def _onnx_modulate(op, q, nll, gamma):
 
 
 class SoftmaxFocalLossLayer(LossLayer):
-    """Focal loss on the softmax of the scores.
+    """The focal loss on a softmax: a softmax loss in which well-classified positions count less.
 
-    With x the scores of a position, t its label and w its weight (bottom[2], default 1)::
+    With x the scores of a position, t its label and w its weight::
 
         p    = softmax(x)
-        loss = 1 / divisor  x  sum over positions of  w class_weight_t alpha_t (1 - p_t)^gamma (-log p_t)
-        dx_c = 1 / divisor  x  w class_weight_t alpha_t m (p_c - [c = t])
-        m    = (1 - p_t)^gamma (1 - gamma p_t log p_t / (1 - p_t))
+        loss = 1/divisor · Σ w class_weight_t α_t (1 − p_t)^γ (−log p_t)
+        dx_c = 1/divisor · w class_weight_t α_t (1 − p_t)^γ (1 − γ p_t log p_t / (1 − p_t)) (p_c − [c = t])
 
-    alpha_t: of a number alpha, alpha for a foreground label and 1 - alpha for ``background_label`` (null: alpha for
-    every label); of a list, the label's entry; null: 1. gamma = 0 with alpha null is SoftmaxLossLayer to the last bit.
+    α_t is α for foreground labels and 1 − α for ``background_label`` (null: α for all) for a number α, the label's
+    entry for a list, 1 for null. γ = 0 with α null is SoftmaxLossLayer to the last bit. Targets are labels; there is no
+    smoothing. The second top has the probabilities.
 
-    Labels: one per position, integral, in 0 .. C-1. The second top has the probabilities.
+    Detectron divides by the number of foreground labels and ignores those below 0: ``normalization: POSITIVES,
+    ignore_label: -1``.
 
-    Source: Lin et al., Focal Loss for Dense Object Detection, equation 5; the softmax form: Detectron,
-    modules/detectron/softmax_focal_loss_op (there the divisor is POSITIVES and labels below 0 are ignored).
+    Source: Lin et al. 2017, Focal Loss for Dense Object Detection, equation 5; the softmax form: Detectron,
+    modules/detectron/softmax_focal_loss_op.
+
+    Examples:
+        >>> from caffe_layers.functional import softmax_focal_loss
+        >>> loss, gradient = softmax_focal_loss([[2.0, 0.0, 0.0], [0.0, 1.0, 3.0]], [0, 2])
+        >>> round(loss, 4)
+        0.0046
+        >>> gradient.round(4)
+        array([[-0.01  ,  0.005 ,  0.005 ],
+               [ 0.0004,  0.001 , -0.0014]])
     """
 
     parameters = (
@@ -116,7 +88,7 @@ class SoftmaxFocalLossLayer(LossLayer):
         Parameter("gamma", NOT_NEGATIVE, 2.0, "the larger, the less a well-classified position counts"),
         Parameter("background_label", or_null(INTEGER_FROM_0), 0, "the class of the background; null: none"),
     )
-    per_class_parameters = ("class_weight", "alpha")
+    family = "softmax"
 
     @classmethod
     def evaluate(cls, params, arrays, workspace):

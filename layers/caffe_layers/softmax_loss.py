@@ -5,53 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from caffe_layers import engine
-from caffe_layers.loss import HIGHEST, LossLayer, loss_and_gradient, onnx_log1p, product
+from caffe_layers.loss import HIGHEST, LossLayer, onnx_log1p, product
 from caffe_layers.positionwise import expression as positionwise_onnx
 from caffe_layers.positionwise import losses as positionwise
 from caffe_layers.softmax import SAFE, are_few_moderate, are_safe, shifted, sum_over_channels
 from caffe_layers.targets import places_of
 
 
-def softmax_loss(
-    scores,
-    labels,
-    weights=None,
-    *,
-    axis=1,
-    target="index",
-    ignore_label=None,
-    normalization=None,
-    normalize=None,
-    class_weight=None,
-    label_smoothing=0.0,
-    background_label=0,
-):
-    """The softmax loss of ``scores`` and its gradient: (float, array of the scores' shape and dtype).
-
-    The definition and the keywords are those of :class:`SoftmaxLossLayer`. ``scores`` are float32 or float64;
-    ``labels`` and ``weights`` of any real dtype. Raises ShapeError, LabelError, ParameterError.
-    """
-    return loss_and_gradient(
-        "softmax_loss",
-        SoftmaxLossLayer,
-        scores,
-        labels,
-        weights,
-        dict(
-            axis=axis,
-            target=target,
-            ignore_label=ignore_label,
-            normalization=normalization,
-            normalize=normalize,
-            class_weight=class_weight,
-            label_smoothing=label_smoothing,
-            background_label=background_label,
-        ),
-    )
-
-
 def index_block(x, label, coefficient, gradient, place, probabilities, workspace, modulate=None):
-    """l = -log p_t, dl/dx_c = p_c - [c = t]; see positionwise.py.
+    """l = -log p_t, dl/dx_c = p_c - [c = t]; see positionwise/losses.py.
 
     The sum over the others is taken without the label's own e_t, so that neither l = log1p(others / e_t) nor
     1 - p_t = others / total cancels. ``modulate(1 - p_t, others / e_t, -log p_t)`` gives another function of them and
@@ -107,7 +69,7 @@ def _index_rows(x, label, e, e_t, positions):
 
 
 def dense_block(x, target, coefficient, gradient, probabilities, workspace):
-    """l = -sum_c t_c log p_c, dl/dx_c = p_c sum_k t_k - t_c; see positionwise.py."""
+    """l = -sum_c t_c log p_c, dl/dx_c = p_c sum_k t_k - t_c; see positionwise/losses.py."""
     e = np.exp(x, out=gradient)
     total = sum_over_channels(e)
     inverse = 1 / total
@@ -207,26 +169,40 @@ def _onnx_others(op, target, e, e_t):
 class SoftmaxLossLayer(LossLayer):
     """Softmax and cross-entropy in one (categorical cross-entropy, softmax loss).
 
-    With x the scores of a position, t its target (a label is a one-hot t) and w its weight (bottom[2], default 1)::
+    With x the scores of a position, t its target (a label is a one-hot t) and w its weight::
 
-        p_c  = exp(x_c) / sum_k exp(x_k)
-        loss = 1 / divisor  x  sum over positions of  w sum_c class_weight_c t'_c (-log p_c)
-        dx_c = 1 / divisor  x  w (p_c sum_k class_weight_k t'_k - class_weight_c t'_c)
+        p    = softmax(x)
+        loss = 1/divisor · Σ w Σ_c class_weight_c t′_c (−log p_c)
+        dx_c = 1/divisor · w (p_c Σ_k class_weight_k t′_k − class_weight_c t′_c)
 
-        t'_c = (1 - eps) t_c + eps / C       index, distribution
-        t'_c = (1 - eps) t_c / M + eps / C   multi_label: M is the number of t_c that are not 0; with M = 0, t' = 0
+        t′_c = (1 − ε) t_c + ε / C       index, distribution
+        t′_c = (1 − ε) t_c / M + ε / C   multi_label: M is the number of t_c that are not 0; with M = 0, t′ = 0
 
-    Index labels: one per position, integral, in 0 .. C-1. Other targets: the scores' shape, finite, 0 or more.
-    The second top has the probabilities.
+    ``multi_label`` is Facebook's loss for hashtags. The second top has the probabilities.
 
-    Unlike Caffe's SoftmaxWithLoss, the loss is not floored (there log p stops at log FLT_MIN, a loss of 87.34), a label
-    that is not integral or out of range is an error, and NaN is not hidden.
+    Beside Caffe's SoftmaxWithLoss: Caffe floors p at FLT_MIN, so its loss of a position stops at 87.34, and this one's
+    is the exact logarithm; the gradients are the same. Caffe casts labels to int (1.75 is class 1) and reads out of
+    bounds for a label ≥ C; here both are errors, and NaN is not hidden. The weight bottom, ``class_weight``,
+    ``label_smoothing``, the dense targets, POSITIVES and WEIGHT have no counterpart in Caffe.
 
-    Source: Caffe src/caffe/layers/softmax_loss_layer.cpp; the multi-label form: Mahajan et al., Exploring the Limits of
-    Weakly Supervised Pretraining, section 2.
+    Source: Caffe src/caffe/layers/softmax_loss_layer.cpp; the multi-label form: Mahajan et al. 2018, Exploring the
+    Limits of Weakly Supervised Pretraining, section 2.
+
+    Examples:
+        >>> from caffe_layers.functional import softmax_loss
+        >>> loss, gradient = softmax_loss([[2.0, 0.0, 0.0], [0.0, 1.0, 3.0]], [0, 2])
+        >>> round(loss, 4)
+        0.2047
+        >>> gradient.round(3)
+        array([[-0.107,  0.053,  0.053],
+               [ 0.021,  0.057, -0.078]])
+        >>> loss, _ = softmax_loss([[2.0, 0.0, 0.0]], [[1, 1, 0]], target="multi_label")  # half a label each
+        >>> round(loss, 4)
+        1.2395
     """
 
     parameters = positionwise.PARAMETERS
+    family = "softmax"
 
     @classmethod
     def evaluate(cls, params, arrays, workspace):

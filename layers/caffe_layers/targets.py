@@ -176,7 +176,7 @@ class Labels:
         return label, ignored
 
     def read_compiled(self, block, compiled_labels, of_label, workspace):
-        """(label, coefficient) of a block, as compiled functions want them: see compiled_labels.py."""
+        """(label, coefficient) of a block, as compiled functions want them: see compiled/labels.py."""
         shape = block.of_positions(self._flat).shape
         label = workspace.array("label", shape, np.dtype(np.int32))
         coefficient = workspace.array("coefficient", shape, np.dtype(np.float32))

@@ -135,7 +135,7 @@ def _columns(p, t, coefficient, factor, by_number, gradient, first, first_of_t):
 
 
 def index_block(arrays, block, label, coefficient, factor):
-    """The sum of coefficient x loss of a block, as positionwise.py wants it; not finite where numpy is to do it."""
+    """The sum of coefficient x loss of a block, for positionwise/losses.py; not finite where numpy is to do it."""
     rows, columns = block
     if arrays.layout.inner == 1:
         p, dp = arrays.scores[rows, :, 0], arrays.gradient[rows, :, 0]

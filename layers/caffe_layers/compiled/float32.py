@@ -6,19 +6,21 @@ Multiplications and additions may be contracted, as one rounding is better than 
 the splitting of the arguments.
 
 numba recompiles a file that has changed, but not the files that call its functions: who changes this one removes the
-cache (``__pycache__/compiled_*.nb*``).
+cache (``compiled/__pycache__/*.nb*``).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numba
 import numpy as np
 
 f = np.float32
 i = np.int32
-function = numba.njit(fastmath={"contract"}, cache=True, nogil=True, error_model="numpy", forceinline=True)
+function: Any = numba.njit(fastmath={"contract"}, cache=True, nogil=True, error_model="numpy", forceinline=True)
 """A function of numbers, for the loops of the others: inline, as a call would cost them the vector instructions."""
-loops = numba.njit(fastmath={"contract", "reassoc"}, cache=True, nogil=True, error_model="numpy")
+loops: Any = numba.njit(fastmath={"contract", "reassoc"}, cache=True, nogil=True, error_model="numpy")
 """A function of arrays, whose sums may be taken in any order: always the same one."""
 
 _LOG2_E = f(1.4426950408889634)
@@ -83,7 +85,7 @@ def log1p_of_fraction(x):
 _ROOT_HALF_BITS = i(0x3F3504F3)
 _OFFSET = i(0x3F800000 - 0x3F3504F3)
 _MANTISSA = i(0x007FFFFF)
-_L = (0.3333333135, -0.2500030696, 0.2000104487, -0.1664128155)
+_L: tuple = (0.3333333135, -0.2500030696, 0.2000104487, -0.1664128155)
 _L += (0.1421449632, -0.1299818307, 0.1262231916, -0.0790274366)
 _L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (f(c) for c in _L)
 

@@ -1,4 +1,4 @@
-"""Labels, one per position, read by compiled code: in one pass, to what targets.py and positionwise.py make of them."""
+"""Labels, one per position, read by compiled code: in one pass, to what targets.py and positionwise/ make of them."""
 
 from __future__ import annotations
 

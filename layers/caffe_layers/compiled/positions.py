@@ -3,7 +3,7 @@
 They start from the exponentials of a position's scores, taken without subtracting the largest score. Where a sum of
 them is near the ends of float32 the position is far, and done again in float64.
 
-Who changes this file removes numba's cache, as with compiled_math.py.
+Who changes this file removes numba's cache, as with float32.py.
 """
 
 from __future__ import annotations

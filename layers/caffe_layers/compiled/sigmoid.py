@@ -159,7 +159,7 @@ def _sum(x, t, pos_weight, weight, of_no, of_yes_more, gradient, gamma, ones):
 
 
 def block(x, t, pos_weight, weight, alpha, gradient, workspace, gamma):
-    """The sum of the losses of a block, as elementwise.evaluate wants it: weight x alpha_t x loss.
+    """The sum of the losses of a block, as elementwise/losses.py wants it: weight x alpha_t x loss.
 
     It is not finite where the numpy engine has to do the block: for a target out of range, a NaN, or too large a loss.
     """

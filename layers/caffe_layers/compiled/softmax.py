@@ -1,7 +1,7 @@
 """The softmax losses of labels, compiled: from scores to gradient, in tiles.
 
 A tile is some rows where the channels are next to each other in memory, and some columns of one row where the positions
-are. What a position costs is in compiled_positions.py.
+are. What a position costs is in positions.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 from caffe_layers.compiled.float32 import exp_of_moderate, f, loops, sum_of, write_exponentials
 from caffe_layers.compiled.positions import far_position, near_positions, positions
-from caffe_layers.compiled.targets import dense_block  # noqa: F401, a part of what positionwise.py wants
+from caffe_layers.compiled.targets import dense_block  # noqa: F401, a part of what positionwise/losses.py wants
 
 _TILE, _LONGEST, _SHORTEST = 1 << 17, 1 << 12, 1 << 8
 """Elements of a tile of columns, which is to stay in the cache, and its columns at most and at least: each channel has
@@ -181,7 +181,7 @@ def _index_rows_of_columns(x, label, coefficient, factor, gamma, gradient, first
 
 
 def index_block(arrays, block, label, coefficient, factor, gamma=0.0):
-    """The sum of coefficient x loss of a block, as positionwise.py wants it; not finite where numpy is to do it.
+    """The sum of coefficient x loss of a block, as positionwise/losses.py wants it; not finite where numpy is to do it.
 
     ``label`` (int32) and ``coefficient`` (float32) are n x s.
     """

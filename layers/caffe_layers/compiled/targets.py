@@ -153,7 +153,7 @@ def _rows_of_columns(x, t, coefficient, factor, by_number, gradient, first, firs
 
 
 def in_rows_or_columns(do_rows, do_columns, arrays, block, target, first_of_target, coefficient, factor, by_number):
-    """The sum of coefficient x loss of a block, as positionwise.py wants it; not finite where numpy is to do it.
+    """The sum of coefficient x loss of a block, as positionwise/losses.py wants it; not finite where numpy is to do it.
 
     That is where a score or target is not a finite number, or a target below 0. ``target`` is C-contiguous, and the
     block begins at that row and column of it.

@@ -1,4 +1,4 @@
-"""Losses with one term per element, in ONNX: what elementwise.py does, as nodes of a graph.
+"""Losses with one term per element, in ONNX: what losses.py does, as nodes of a graph.
 
 The losses differ in ``onnx_terms(op, x, t, pos_weight) -> (parts, derivative)``, where t and pos_weight may be numbers.
 The loss of an element is the sum of the ``parts``, and ``derivative()`` gives its derivative; :func:`onnx_loss` makes

@@ -13,7 +13,7 @@ import numpy as np
 from caffe_layers import normalization
 from caffe_layers.blocks import Workspace, flat_index, run
 from caffe_layers.elementwise.targets import MANY, DenseTarget, IndexTarget, product_of
-from caffe_layers.loss import AXIS, CLASS_WEIGHT, ignore_label
+from caffe_layers.loss import AXIS, CLASS_WEIGHT, LossLayer, ignore_label
 from caffe_layers.params import BELOW_ONE, INTEGER_FROM_0, WEIGHT_OR_WEIGHTS, Parameter, choice, or_null
 from caffe_layers.sigmoid import write_sigmoid
 from caffe_layers.softmax import sum_over_channels
@@ -36,6 +36,16 @@ PARAMETERS = (
         "background_label", or_null(INTEGER_FROM_0), 0, "index: the label without a channel; null: all labels have one"
     ),
 )
+
+
+class ElementwiseLoss(LossLayer):
+    """What the layers of these losses declare alike."""
+
+    parameters = PARAMETERS
+    default_normalization = "BATCH_SIZE"
+    takes_weights_per_element = True
+    takes_targets_of_other_shape = True
+    background_has_a_channel = False
 
 
 class Formulas(namedtuple("Formulas", "no_terms terms no_sum is_linear dtype")):

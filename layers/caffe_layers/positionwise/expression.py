@@ -1,4 +1,4 @@
-"""Losses with one term per position, in ONNX: what positionwise.py does, as nodes of a graph.
+"""Losses with one term per position, in ONNX: what losses.py does, as nodes of a graph.
 
 A layer gets its target as :class:`OnnxTarget`, and :func:`onnx_loss` makes the sum.
 """

@@ -48,6 +48,7 @@ def evaluate(params, arrays, workspace, index_block, dense_block, class_factor=N
     if arrays.gradient is None:
         compiled = None
     layout, mode = arrays.layout, normalization.mode(params, "VALID")
+    target: _Index | _Dense
     if params.get("target", "index") == "index":
         target = _Index(params, arrays, index_block, dense_block, class_factor, compiled)
     else:
