@@ -15,6 +15,7 @@ _WHERE = {
     "crosscheck": "caffe_tools.referee",
     "gradient_model": "caffe_tools.gradient.model",
     "Training": "caffe_tools.training",
+    "Evaluation": "caffe_tools.training",
     "layer_type": "caffe_tools.standard",
     "python_layer_type": "caffe_tools.standard",
 }

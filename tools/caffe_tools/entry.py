@@ -20,11 +20,14 @@ def main() -> int:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         return refuse(f"{', '.join(missing)} not found: the command line needs pip install 'caffe-layers[tools]'")
-    from caffe_tools.command_line.cli import main as command_line
+    try:
+        from caffe_tools.command_line.cli import main as command_line
 
-    return command_line()
+        return command_line()
+    except KeyboardInterrupt:  # in the imports too, which take a second
+        return refuse("interrupted", 130)
 
 
-def refuse(reason: str) -> int:
+def refuse(reason: str, code: int = 2) -> int:
     print(f"caffe-layers: {reason}", file=sys.stderr)
-    return 2
+    return code

@@ -17,8 +17,7 @@ import pytest
 
 from caffe_tools.binaryproto import caffemodel
 from caffe_tools.command_line.cli import main
-from caffe_tools.command_line.commands import BAD_INPUT
-from caffe_tools.command_line.train import DONE, INTERRUPTED
+from caffe_tools.command_line.shared import BAD_INPUT, DONE, INTERRUPTED
 from caffe_tools.training.training import Training
 from nets import inputs, layer
 from solver_nets import NET, inner_product, write_solver

@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper, parser
 
 import caffe_tools
 from caffe_layers.layer import LayerError
-from caffe_tools.command_line.crosscheck import add_crosscheck_command
+from caffe_tools.command_line.crosscheck import add
 from caffe_tools.errors import GraphError
 from caffe_tools.export.export import ExportOptions, export
 from caffe_tools.referee.referee import crosscheck
@@ -381,7 +381,7 @@ def command(tmp_path):
 
     def run(line):
         parser_ = argparse.ArgumentParser()
-        add_crosscheck_command(parser_.add_subparsers())
+        add(parser_.add_subparsers())
         words = ["crosscheck", *(word.replace("{}", str(tmp_path)) for word in line.split())]
         options = parser_.parse_args(words)
         return options.command(options)

@@ -6,64 +6,54 @@ import argparse
 import math
 import shlex
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from caffe_tools.command_line.shared import DONE, INTERRUPTED, Subparsers, add_allow_module, add_command, number, seed
 from caffe_tools.errors import CaffeToolsError, SolverError
-from caffe_tools.training.training import ENGINES, Evaluation, Event, Iteration, Output, Snapshotted, Training
 
-DONE, INTERRUPTED = 0, 130
-"""The exit codes; bad input has 2, as with every command."""
-FEW = 10
-"""Outputs of more elements are shown by their range; Caffe prints every element."""
+if TYPE_CHECKING:
+    from caffe_tools.training.training import Training
 
 
-def add_train_command(commands) -> None:
-    """Add ``train`` to the subparsers of the command line."""
-    text = "train a net with a Caffe solver"
-    command = commands.add_parser("train", help=text, description=text[0].upper() + text[1:] + ".")
-    command.set_defaults(command=run_train)
+def add(subparsers: Subparsers) -> None:
+    command = add_command(subparsers, "train", "train a net with a Caffe solver", run)
     command.add_argument("solver", metavar="SOLVER.prototxt")
     command.add_argument("--weights", action="append", default=[], metavar="F.caffemodel", help="start from these")
     command.add_argument("--snapshot", metavar="F.solverstate", help="go on where this snapshot was taken")
     command.add_argument(
         "--engine",
-        choices=tuple(ENGINES),
+        choices=("layers", "onnx"),  # training's ENGINES, held equal by a test
         default="layers",
         help="run the training net layer by layer, or as one exported ONNX graph (default: %(default)s)",
     )
-    command.add_argument("--iterations", type=_count, metavar="N", help="end after N iterations (default: at max_iter)")
-    command.add_argument("--seed", type=_count, help="of fillers and Dropout (default: random_seed, or else 0)")
     command.add_argument(
-        "--allow-module",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="import Python layers from this module too (code from a stranger runs!)",
+        "--iterations",
+        type=number("number of iterations", least=0),
+        metavar="N",
+        help="end after N iterations (default: at max_iter)",
     )
+    command.add_argument("--seed", type=seed, help="of fillers and Dropout (default: random_seed, or else 0)")
+    add_allow_module(command)
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative: give 0 or more")
-    return value
+def run(options: argparse.Namespace) -> int:
+    from caffe_tools.report.tables import make_console
+    from caffe_tools.report.training_log import print_event, progress_bar
+    from caffe_tools.training.training import Iteration, Snapshotted
 
-
-def run_train(options: argparse.Namespace) -> int:
-    """Train, print, and say at an interruption how to go on; the exit code."""
     training = _prepared(options)
     until = training.solver.max_iter
     if options.iterations is not None:
         until = training.iteration + options.iterations
-    console = Console(highlight=False, soft_wrap=True)
-    last, told_not_finite = None, False
-    with _stopping_at_signals(training) as received, _progress(console, training, until) as advance:
+    console = make_console(soft_wrap=True)
+    last: Snapshotted | None = None
+    told_not_finite = False
+    with _stopping_at_signals(training) as received, progress_bar(console, training, until) as advance:
         for event in training.run(until):
-            _show(console, event)
+            print_event(console, event)
             if isinstance(event, Snapshotted):
                 last = event
             if isinstance(event, Iteration):
@@ -71,15 +61,17 @@ def run_train(options: argparse.Namespace) -> int:
                 if not math.isfinite(event.loss) and not told_not_finite:
                     told_not_finite = True
                     console.print(f"note: the loss is {event.loss} at iteration {event.iteration}: a lower base_lr?")
-    if received and training.iteration < until:
+    if received and last and training.iteration < until:
         console.print(f"Stopped after {training.iteration} of {until} iterations. Go on with:")
-        console.print(f"  caffe-layers train {_go_on(options, last, until - training.iteration)}", markup=False)
+        console.print(f"  caffe-layers train {_go_on(options, last.path, until - training.iteration)}")
         return INTERRUPTED
     console.print("Optimization Done.")
     return DONE
 
 
 def _prepared(options: argparse.Namespace) -> Training:
+    from caffe_tools.training.training import Training
+
     if options.weights and options.snapshot:
         raise CaffeToolsError("give --weights to start from, or --snapshot to go on from, not both")
     training = Training(options.solver, engine=options.engine, allow_modules=options.allow_module, seed=options.seed)
@@ -104,8 +96,8 @@ def _check_that_data_comes_in(training: Training) -> None:
             )
 
 
-def _go_on(options: argparse.Namespace, last: Snapshotted, left: int) -> str:
-    words = [options.solver, "--snapshot", str(last.path)]
+def _go_on(options: argparse.Namespace, snapshot: Path, left: int) -> str:
+    words = [options.solver, "--snapshot", str(snapshot)]
     if options.engine != "layers":
         words += ["--engine", options.engine]
     if options.iterations is not None:
@@ -127,60 +119,10 @@ def _stopping_at_signals(training: Training) -> Iterator[list[int]]:
         for each, handler in before.items():
             signal.signal(each, handler)
 
-    for number in before:
-        signal.signal(number, stop)
+    for each in before:
+        signal.signal(each, stop)
     try:
         yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-# What is printed ------------------------------------------------------------------------------------------------------
-
-
-def _show(console: Console, event: Event) -> None:
-    """The lines of Caffe's log."""
-    if isinstance(event, Iteration) and event.outputs is not None:
-        console.print(f"Iteration {event.iteration}, loss = {event.smoothed_loss:.6g}", markup=False)
-        _show_outputs(console, "Train", event.outputs)
-        if event.rate is not None:
-            console.print(f"Iteration {event.iteration}, lr = {event.rate:.6g}")
-    elif isinstance(event, Evaluation):
-        console.print(f"Iteration {event.iteration}, Testing net (#{event.net})", markup=False)
-        if event.loss is not None:
-            console.print(f"    Test loss: {event.loss:.6g}")
-        _show_outputs(console, "Test", event.outputs)
-    elif isinstance(event, Snapshotted):
-        console.print(f"Snapshot {event.path}", markup=False)
-
-
-def _show_outputs(console: Console, kind: str, outputs: list[Output]) -> None:
-    number = 0
-    for output in outputs:
-        values = output.values.reshape(-1).tolist()
-        if len(values) > FEW:
-            shape = "×".join(map(str, output.values.shape))
-            text = f"{shape} values from {min(values):.6g} to {max(values):.6g}"
-            console.print(f"    {kind} net output #{number}: {output.name} = {text}", markup=False)
-        for value in values if len(values) <= FEW else []:
-            weight = output.loss_weight
-            weighted = f" (* {weight:g} = {weight * value:.6g} loss)" if weight else ""
-            console.print(f"    {kind} net output #{number}: {output.name} = {value:.6g}{weighted}", markup=False)
-            number += 1
-        number += len(values) if len(values) > FEW else 0
-
-
-@contextmanager
-def _progress(printing: Console, training: Training, until: int) -> Iterator[Callable[[Iteration], None]]:
-    """A bar on a terminal alone, below what ``printing`` prints; the function to call with every iteration."""
-    console = printing if printing.is_terminal else Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda event: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, redirect_stdout=console is printing) as bar:
-        task = bar.add_task("training", total=until, completed=training.iteration)
-        yield lambda event: bar.update(
-            task, completed=training.iteration, description=f"loss {event.smoothed_loss:.4g}"
-        )

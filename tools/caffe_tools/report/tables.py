@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import html
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx_ir as ir
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from caffe_tools.check.compare import CheckResult, Difference
-from caffe_tools.check.gradcheck import GradientRow
-from caffe_tools.net.net import Net
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from caffe_tools.check.compare import CheckResult, Difference
+    from caffe_tools.check.gradcheck import GradientRow
+    from caffe_tools.net.net import Net
 
 PIPE_WIDTH = 120
 """Columns of a table that goes into a pipe or a file."""
-CHECK_COLUMNS = (
-    ("value", "left"),
-    ("shape", "left"),
-    ("largest", "right"),
-    ("absolute diff.", "right"),
-    ("relative diff.", "right"),
-    ("at", "left"),
-    ("", "left"),
-)
-HTML_HEAD = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>caffe-layers check</title><style>
-body { font: 14px/1.4 sans-serif; margin: 2em }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: 2px 10px; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap }
-.right { text-align: right }
-.agrees td:last-child, p.agrees { color: #060 }
-.differs td:last-child, p.differs { color: #b00; font-weight: bold }
-</style></head><body>"""
+GOOD, WRONG = "green", "bold red"
+"""The styles of what agrees and what differs."""
+DIFFERENCES = ("largest", "absolute diff.", "relative diff.")
+CHECK_COLUMNS = ("value", "shape", *DIFFERENCES, "at", "")
 
 
 class _Console(Console):
@@ -45,58 +32,48 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def make_console() -> Console:
-    """The console of standard output: coloured on a terminal, plain and wide enough in a pipe."""
-    return _Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+def make_console(soft_wrap: bool = False) -> Console:
+    """The console of standard output: coloured on a terminal, plain and wide enough in a pipe; text stays as it is."""
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return _Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
 
 
-def print_check(console: Console, results: Sequence[CheckResult]) -> None:
+def new_table(title: str, headings: Iterable[str], right: Collection[str] = ()) -> Table:
+    """An empty table; ``right`` are the headings of the columns that stand on the right. No cell is cut off."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+    return table
+
+
+def print_check(results: Sequence[CheckResult]) -> None:
     """One table and one closing line for each comparison."""
+    console = make_console()
     for result in results:
-        table = Table(title=_title(result), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for heading, justify in CHECK_COLUMNS:
-            table.add_column(heading, justify=justify, overflow="fold")
+        table = new_table(check_title(result), CHECK_COLUMNS, right=DIFFERENCES)
         for row in result.rows:
-            style = "green" if row.agrees else "bold red"
-            *cells, outcome = _cells(row)
-            table.add_row(*map(Text, cells), Text(outcome, style=style))
+            *cells, outcome = check_cells(row)
+            table.add_row(*cells, Text(outcome, style=GOOD if row.agrees else WRONG))
         console.print(table)
         for note in result.notes:
-            console.print(Text(f"note: {note}"), soft_wrap=True)
-        console.print(Text(_verdict(result), style="green" if result.agrees else "bold red"), soft_wrap=True)
+            console.print(f"note: {note}", soft_wrap=True)
+        console.print(check_verdict(result), style=GOOD if result.agrees else WRONG, soft_wrap=True)
 
 
-def check_as_html(results: Sequence[CheckResult]) -> str:
-    """The same tables as one page that needs no other file."""
-    parts = [HTML_HEAD]
-    for result in results:
-        headings = "".join(f'<th class="{justify}">{heading}</th>' for heading, justify in CHECK_COLUMNS)
-        parts.append(f"<h2>{html.escape(_title(result))}</h2>\n<table>\n<tr>{headings}</tr>")
-        for row in result.rows:
-            cells = zip(_cells(row), CHECK_COLUMNS, strict=True)
-            columns = "".join(f'<td class="{justify}">{html.escape(cell)}</td>' for cell, (_, justify) in cells)
-            parts.append(f'<tr class="{"agrees" if row.agrees else "differs"}">{columns}</tr>')
-        parts.append("</table>")
-        parts += [f"<p>note: {html.escape(note)}</p>" for note in result.notes]
-        parts.append(f'<p class="{"agrees" if result.agrees else "differs"}">{html.escape(_verdict(result))}</p>')
-    return "\n".join([*parts, "</body></html>", ""])
-
-
-def _title(result: CheckResult) -> str:
+def check_title(result: CheckResult) -> str:
     return f"{result.net or 'net'} ({result.phase}): {result.run} against {result.reference}"
 
 
-def _cells(row: Difference) -> tuple[str, ...]:
+def check_cells(row: Difference) -> tuple[str, ...]:
     """What the table says of one array, column by column."""
-    if row.agrees:
-        outcome = f"agrees ({row.not_finite} of them not finite)" if row.not_finite else "agrees"
-    else:
-        outcome = f"DIFFERS: {row.note}" if row.note else "DIFFERS"
-    at = ",".join(map(str, row.where))
-    return (row.key, dims(row.shape), f"{row.largest:.4g}", f"{row.absolute:.1e}", f"{row.relative:.1e}", at, outcome)
+    outcome = _outcome(row)
+    if row.agrees and row.not_finite:
+        outcome += f" ({row.not_finite} of them not finite)"
+    differences = (f"{row.largest:.4g}", f"{row.absolute:.1e}", f"{row.relative:.1e}")
+    return (row.key, _dims(row.shape), *differences, _place(row.where), outcome)
 
 
-def _verdict(result: CheckResult) -> str:
+def check_verdict(result: CheckResult) -> str:
     wrong = result.first_wrong
     if wrong is None:
         worst = max((row.relative for row in result.rows), default=0.0)
@@ -106,7 +83,7 @@ def _verdict(result: CheckResult) -> str:
         f"off by {wrong.absolute:.3g} at {wrong.where} ({wrong.relative:.1e} of its largest value,"
         f" allowed {result.rtol:g})"
     )
-    return f"{number} of {len(result.rows)} differ. The first that goes wrong: {describe(wrong)}: {how}."
+    return f"{number} of {len(result.rows)} differ. The first that goes wrong: {_describe(wrong)}: {how}."
 
 
 def _what(result: CheckResult) -> str:
@@ -117,7 +94,7 @@ def _what(result: CheckResult) -> str:
     return "All " + (" and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else "nothing")
 
 
-def describe(row: Difference) -> str:
+def _describe(row: Difference) -> str:
     """``diff/conv1`` in words."""
     kind, _, name = row.key.partition("/")
     by = f" (layer {row.layer!r})" if row.layer else ""
@@ -130,65 +107,53 @@ def describe(row: Difference) -> str:
     return words.get(kind, row.key) + by
 
 
-def print_run(console: Console, net: Net, backward: bool) -> None:
+def print_run(net: Net, backward: bool) -> None:
     """The outputs of a net with their range, and the total loss."""
-    table = Table(title=f"{net.name or 'net'} ({net.phase})", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("blob")
-    table.add_column("shape")
-    for heading in ("least", "mean", "greatest"):
-        table.add_column(heading, justify="right")
+    numbers = ("least", "mean", "greatest")
+    table = new_table(f"{net.name or 'net'} ({net.phase})", ("blob", "shape", *numbers), right=numbers)
     rows = {name: net.blobs[name].data for name in net.outputs}
     if backward:
         rows |= {f"{n}/{i}.diff": b.diff for n, blobs in net.params.items() for i, b in enumerate(blobs)}
     for name, array in rows.items():
-        numbers = [f"{f(array):.6g}" for f in (np.min, np.mean, np.max)] if array.size else [""] * 3
-        table.add_row(Text(name), dims(array.shape), *numbers)
+        range_ = [f"{value:.6g}" for value in (array.min(), array.mean(), array.max())] if array.size else []
+        table.add_row(name, _dims(array.shape), *range_)
+    console = make_console()
     console.print(table)
     if any(any(weights) for weights in net.loss_weights):
         console.print(f"total loss {net.total_loss:.6g}")
 
 
-def print_export(console: Console, model: ir.Model, path: str) -> None:
+def print_export(model: ir.Model, path: str) -> None:
     """What the written model takes and gives."""
     graph = model.graph
-    table = Table(
-        title=f"{path}: opset {graph.opset_imports['']}, {len(list(graph))} nodes",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for heading in ("", "name", "shape"):
-        table.add_column(heading)
+    title = f"{path}: opset {graph.opset_imports['']}, {len(list(graph))} nodes"
+    table = new_table(title, ("", "name", "shape"))
     for kind, values in (("input", graph.inputs), ("output", graph.outputs)):
         for value in values:
-            table.add_row(kind, Text(value.name), dims([getattr(dim, "value", dim) for dim in value.shape]))
-    console.print(table)
+            table.add_row(kind, value.name, _dims([getattr(dim, "value", dim) for dim in value.shape or ()]))
+    make_console().print(table)
 
 
-def print_gradcheck(console: Console, layer: str, rows: Sequence[GradientRow]) -> None:
+def print_gradcheck(layer: str, rows: Sequence[GradientRow]) -> None:
     """For each bottom the element whose gradient is furthest off."""
-    table = Table(
-        title=f"{layer}: backward against central differences (float64)",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for heading in ("blob", "shape", "worst at", "backward", "central difference", "relative diff.", ""):
-        table.add_column(heading)
+    title = f"{layer}: backward against central differences (float64)"
+    table = new_table(title, ("blob", "shape", "worst at", "backward", "central difference", "relative diff.", ""))
     for row in rows:
-        wrong = f"DIFFERS: {row.note}" if row.note else "DIFFERS"
-        verdict = Text("agrees", style="green") if row.agrees else Text(wrong, style="bold red")
-        table.add_row(
-            Text(row.blob),
-            dims(row.shape),
-            ",".join(map(str, row.where)),
-            f"{row.backward:.9g}",
-            f"{row.difference:.9g}",
-            f"{row.relative:.1e}",
-            verdict,
-        )
-    console.print(table)
+        numbers = (f"{row.backward:.9g}", f"{row.difference:.9g}", f"{row.relative:.1e}")
+        verdict = Text(_outcome(row), style=GOOD if row.agrees else WRONG)
+        table.add_row(row.blob, _dims(row.shape), _place(row.where), *numbers, verdict)
+    make_console().print(table)
 
 
-def dims(shape: Sequence) -> str:
+def _outcome(row: Difference | GradientRow) -> str:
+    if row.agrees:
+        return "agrees"
+    return f"DIFFERS: {row.note}" if row.note else "DIFFERS"
+
+
+def _dims(shape: Iterable[object]) -> str:
     return "×".join(map(str, shape)) or "scalar"
+
+
+def _place(where: Iterable[int]) -> str:
+    return ",".join(map(str, where))

@@ -1,0 +1,56 @@
+"""``caffe-layers export``: the net as an ONNX model."""
+
+from __future__ import annotations
+
+import argparse
+
+from caffe_tools.command_line.shared import DONE, Subparsers, add_net_command, load_net, number, progress
+from caffe_tools.errors import CaffeToolsError
+
+
+def add(subparsers: Subparsers) -> None:
+    command = add_net_command(subparsers, "export", "write the net as an ONNX model", run)
+    command.add_argument("-o", "--output", metavar="F.onnx", required=True)
+    command.add_argument(
+        "--blob",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="make this inner blob an output too; may be given several times",
+    )
+    command.add_argument("--training", action="store_true", help="with the losses and the gradient of every parameter")
+    command.add_argument("--input-gradients", action="store_true", help="with --training: the inputs' gradients too")
+    # graph/builder.py's OPSET, held equal by a test
+    command.add_argument("--opset", type=number("opset"), default=18, help="the ONNX opset (%(default)s)")
+    command.add_argument("--inline", action="store_true", help="plug-in layers as plain nodes, not as ONNX functions")
+    command.add_argument("--dynamic-batch", action="store_true", help="leave the batch size open")
+    command.add_argument("--dynamic-size", action="store_true", help="leave the image size open")
+    command.add_argument("--fold", action="store_true", help="BatchNorm and Scale go into the layer before them")
+
+
+def run(options: argparse.Namespace) -> int:
+    from caffe_tools.export.export import ExportOptions, export, save
+    from caffe_tools.report.tables import print_export
+
+    if options.input_gradients and not options.training:
+        raise CaffeToolsError("--input-gradients goes with --training")
+    with progress(f"exporting {options.net}") as say:
+        net = load_net(options, default_phase="TRAIN" if options.training else "TEST")
+        say("building the graph")
+        exported = export(
+            net,
+            ExportOptions(
+                training=options.training,
+                input_gradients=options.input_gradients,
+                dynamic_batch=options.dynamic_batch,
+                dynamic_size=options.dynamic_size,
+                fold=options.fold,
+                inline=options.inline,
+                blobs=options.blob,
+                opset=options.opset,
+            ),
+        )
+        say("writing")
+        save(exported, options.output)
+    print_export(exported.graph, options.output)
+    return DONE

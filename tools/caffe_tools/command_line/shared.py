@@ -1,0 +1,152 @@
+"""What the commands share: exit codes, options and the types of their values, a net made from them, progress."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from caffe_tools.errors import NetError
+
+if TYPE_CHECKING:
+    from caffe_tools.net.net import Net
+    from caffe_tools.prototxt.message import Message
+
+AGREES, DISAGREES, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE = AGREES
+"""The exit codes."""
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Run = Callable[[argparse.Namespace], int]
+
+
+def add_command(subparsers: Subparsers, name: str, text: str, run: Run) -> argparse.ArgumentParser:
+    """The parser of a new command, which ``run`` does; ``text`` says what it is for."""
+    command = subparsers.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    command.set_defaults(command=run)
+    return command
+
+
+def add_net_command(subparsers: Subparsers, name: str, text: str, run: Run) -> argparse.ArgumentParser:
+    """The same for a command on a net, with the options that ``load_net`` reads."""
+    command = add_command(subparsers, name, text, run)
+    command.add_argument("net", metavar="NET.prototxt")
+    command.add_argument("--weights", metavar="F.caffemodel")
+    command.add_argument("--inputs", metavar="F.npz", help="arrays in/BLOB and param/LAYER/i; the rest is drawn")
+    command.add_argument("--phase", choices=("TRAIN", "TEST"), help="default: TRAIN if the net has a loss")
+    command.add_argument("--level", type=number("level"), default=0)
+    command.add_argument("--stage", action="append", default=[], metavar="NAME", help="may be given several times")
+    command.add_argument("--seed", type=seed, default=0, help="of fillers, drawn inputs and Dropout")
+    add_allow_module(command)
+    return command
+
+
+def add_allow_module(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--allow-module",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="import Python layers from this module too (code from a stranger runs!)",
+    )
+
+
+# The types of their values --------------------------------------------------------------------------------------------
+
+
+def number(what: str, kind: type = int, least: float = -math.inf) -> Callable[[str], Any]:
+    """The type of an option that takes a finite number, ``least`` at the least; ``what`` names it in the error."""
+    right = ("a whole number" if kind is int else "a number") + ("" if least == -math.inf else f" of {least} or more")
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not -math.inf < value < math.inf or value < least:
+            raise argparse.ArgumentTypeError(f"{shlex.quote(text)} is no {what}: give {right}")
+        return value
+
+    return read
+
+
+seed = number("seed", least=0)
+tolerance = number("tolerance", float, least=0)
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """The type of an option that takes the shape of a blob, as 4x5."""
+    try:
+        dims = tuple(int(dim) for dim in text.replace("×", "x").replace(",", "x").split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape: give dims such as 4x5") from None
+    if any(dim < 1 for dim in dims):
+        raise argparse.ArgumentTypeError(f"{text!r} has a dim below 1")
+    return dims
+
+
+# A net ----------------------------------------------------------------------------------------------------------------
+
+
+def load_net(options: argparse.Namespace, default_phase: str | None = None) -> Net:
+    """The net with its weights and inputs; without ``--phase`` the phase that the net is made for."""
+    from caffe_tools import prototxt
+    from caffe_tools.files import load_arrays
+    from caffe_tools.net.inputs import draw_inputs, feed
+    from caffe_tools.net.net import Net
+
+    state = {"level": options.level, "stages": options.stage}
+    message = prototxt.load(options.net)
+    _refuse_solver(message, options.net)
+    arrays = load_arrays(options.inputs) if options.inputs else {}
+    net = Net(
+        options.net,
+        options.phase or default_phase or _natural_phase(message, state),
+        weights=options.weights,
+        allow_modules=options.allow_module,
+        input_shapes={key.removeprefix("in/"): array.shape for key, array in arrays.items() if key.startswith("in/")},
+        seed=options.seed,
+        **state,
+    )
+    fed = feed(net, arrays, options.inputs or "")
+    draw_inputs(net, fed, options.seed)
+    return net
+
+
+def _refuse_solver(message: Message, path: str) -> None:
+    solver_fields = [name for name in ("net", "train_net", "base_lr", "max_iter") if name in message]
+    if solver_fields and "layer" not in message and "layers" not in message:
+        named = next((message.first(name) for name in ("net", "train_net") if name in message), None)
+        hint = f": give {named}, the net that it names" if named else ""
+        raise NetError(f"{path} is a solver (it has {', '.join(solver_fields)}), not a net{hint}")
+
+
+def _natural_phase(message: Message, state: dict) -> str:
+    """TRAIN where that phase has a loss (a layer type with Loss in its name, or a loss_weight), else TEST."""
+    from caffe_tools.prototxt.net_spec import read_net
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is to be said of the net is said when it is built
+            layers = read_net(message, "TRAIN", **state).layers
+    except NetError:
+        return "TEST"
+    return "TRAIN" if any("Loss" in layer.type or any(layer.loss_weights) for layer in layers) else "TEST"
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[str], None]]:
+    """A line that says what is being done, on a terminal alone."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status(Text(title)) as status:
+        yield lambda text: status.update(Text(f"{title}: {text}"))

@@ -1,0 +1,27 @@
+"""``caffe-layers upgrade``: an old prototxt in today's form."""
+
+from __future__ import annotations
+
+import argparse
+
+from caffe_tools.command_line.shared import DONE, Subparsers, add_command
+
+
+def add(subparsers: Subparsers) -> None:
+    command = add_command(subparsers, "upgrade", "write an old prototxt in today's form", run)
+    command.add_argument("net", metavar="OLD.prototxt")
+    command.add_argument("-o", "--output", metavar="NEW.prototxt", help="default: standard output")
+
+
+def run(options: argparse.Namespace) -> int:
+    from caffe_tools import prototxt
+    from caffe_tools.prototxt.upgrade import upgrade
+
+    text = prototxt.to_text(upgrade(prototxt.load(options.net)))
+    if options.output:
+        from caffe_tools.files import write_text
+
+        write_text(options.output, text)
+    else:
+        print(text, end="")
+    return DONE
