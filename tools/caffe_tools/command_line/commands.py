@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from rich.console import Console
 
-from caffe_tools import prototxt
+from caffe_tools import prototxt, standard
 from caffe_tools.check import peers
 from caffe_tools.check.check import Peer, Progress, check
 from caffe_tools.check.gradcheck import gradcheck, make_layer
@@ -22,6 +22,7 @@ from caffe_tools.files import load_arrays, save_arrays, write_json, write_text
 from caffe_tools.net.backward_need import has_loss
 from caffe_tools.net.inputs import draw_inputs, fed_from_outside, feed
 from caffe_tools.net.net import Net
+from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.prototxt.message import Message
 from caffe_tools.prototxt.net_spec import read_net
 from caffe_tools.prototxt.upgrade import upgrade
@@ -163,14 +164,20 @@ def _refuse_solver(message: Message, path: str) -> None:
 
 
 def _natural_phase(message: Message, state: dict) -> str:
-    """TRAIN where that phase has a loss (a layer type with Loss in its name, or a loss_weight), else TEST."""
+    """TRAIN where that phase has a loss, or a loss_weight; else TEST."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is to be said of the net is said when it is built
             layers = read_net(message, "TRAIN", **state).layers
     except NetError:
         return "TEST"
-    return "TRAIN" if any("Loss" in layer.type or any(layer.loss_weights) for layer in layers) else "TEST"
+    return "TRAIN" if any(_is_loss(layer) or any(layer.loss_weights) for layer in layers) else "TEST"
+
+
+def _is_loss(layer: LayerSpec) -> bool:
+    """Of a type that nobody knows yet (an allowed module may teach it) there is nothing but the name."""
+    kind = standard.known_type(layer)
+    return "Loss" in layer.type if kind is None else kind.is_loss
 
 
 def _put_in(net: Net, backward: bool) -> dict[str, np.ndarray]:
