@@ -5,10 +5,11 @@ import sys
 import numpy as np
 import pytest
 
-from caffe_tools import prototxt
+from caffe_tools import layer_type, prototxt, python_layer_type, standard
 from caffe_tools.command_line import cli
-from caffe_tools.errors import NetError
+from caffe_tools.errors import CaffeToolsError, NetError
 from caffe_tools.net.net import Net
+from caffe_tools.standard.registry import TAUGHT
 
 MODULE = '''
 from caffe_tools import layer_type, python_layer_type
@@ -38,17 +39,12 @@ layer { name: "double" type: "Python" bottom: "swish" top: "double"
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder with the module and the net; what the module registers is forgotten afterwards."""
-    from caffe_tools.standard import PYTHON_TYPES, TYPES
-
-    before, python_before = dict(TYPES), dict(PYTHON_TYPES)
     (tmp_path / "my_layers.py").write_text(MODULE, encoding="utf-8")
     (tmp_path / "net.prototxt").write_text(NET, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     sys.modules.pop("my_layers", None)
-    for table, kept in ((TYPES, before), (PYTHON_TYPES, python_before)):
-        table.clear()
-        table.update(kept)
+    TAUGHT.clear()
 
 
 def test_an_allowed_module_teaches_its_types(folder):
@@ -76,3 +72,54 @@ def test_without_it_every_layer_that_is_not_covered_is_listed(folder):
 def test_one_layer_that_is_not_covered_is_named_with_its_place(folder):
     with pytest.raises(NetError, match=r"net.prototxt:4.*'swish' \(HardSwish\).*type 'HardSwish' is not covered"):
         Net("net.prototxt", "TEST")
+
+
+# A name that is taken -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forgetting():
+    yield
+    TAUGHT.clear()
+
+
+def twice_as_much(op, layer, x):
+    return op.Mul(x, 2)
+
+
+def three_times_as_much(op, layer, x):
+    return op.Mul(x, 3)
+
+
+REGISTRATIONS = [
+    (lambda **how: layer_type("ReLU", **how), "ReLU"),
+    (lambda **how: python_layer_type("rpn.proposal_layer", "ProposalLayer", **how), "rpn.proposal_layer.ProposalLayer"),
+    (lambda **how: layer_type("Times", **how), "Times"),
+]
+
+
+@pytest.mark.parametrize(("register", "name"), REGISTRATIONS)
+def test_a_name_that_another_function_has_is_an_error_that_names_both(register, name, forgetting):
+    if name == "Times":
+        register()(twice_as_much)
+    with pytest.raises(CaffeToolsError) as raised:
+        register()(three_times_as_much)
+    assert f"layer type '{name}' is registered already, by " in str(raised.value)
+    assert str(raised.value).endswith(
+        f": give override=True to replace it by {three_times_as_much.__module__}.three_times_as_much"
+    )
+
+
+def test_override_replaces_a_built_in_type_and_leaves_its_table_as_it_is(forgetting):
+    built_in = standard.TYPES["ReLU"]
+    layer_type("ReLU", override=True)(three_times_as_much)
+    text = NET.split('layer { name: "swish')[0] + 'layer { name: "r" type: "ReLU" bottom: "data" top: "y" }'
+    net = Net(prototxt.parse(text), "TEST")
+    assert (net.forward(data=np.full((2, 3), -1.0))["y"] == -3).all()
+    assert standard.TYPES["ReLU"] is built_in
+
+
+def test_a_module_that_is_run_again_replaces_what_it_taught(forgetting):
+    for _ in range(2):
+        layer_type("Times")(twice_as_much)
+    assert TAUGHT["Times"].function is twice_as_much

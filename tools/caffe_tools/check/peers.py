@@ -17,6 +17,7 @@ from caffe_tools.check import caffe_peer
 from caffe_tools.errors import NetError, one_line
 from caffe_tools.files import load_arrays, save_arrays
 from caffe_tools.net.net import Net
+from caffe_tools.net.standard_layer import StandardLayer
 from caffe_tools.prototxt.message import Message
 
 SILENT_FOR = 600
@@ -33,7 +34,7 @@ def flat_net(net: Net) -> Message:
     if net.spec.force_backward:
         flat.add("force_backward", True)
     for spec in net.spec.layers:
-        if spec.type == "Split":
+        if spec.is_inserted:
             continue
         if spec.bottoms:
             layer = flat.add("layer", spec.message.copy())
@@ -61,9 +62,9 @@ def run_caffe(
     ``fed`` are the data blobs and the diffs (``<blob>.diff``) that backward starts from, ``parameters`` the learnable
     blobs by ``param/<layer>/<i>``. Raises NetError where there is no Caffe, or it refuses the net.
     """
-    random = [spec.name for spec in net.spec.layers if spec.type == "Dropout" and net.phase == "TRAIN"]
-    if random:
-        raise NetError(f"layer {random[0]!r} (Dropout) draws other numbers in Caffe in TRAIN phase: give --phase TEST")
+    for layer in net.layers:
+        if isinstance(layer, StandardLayer) and layer.layer.draws_random:
+            raise NetError(f"{layer.spec} draws other numbers in Caffe in TRAIN phase: give --phase TEST")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "net.prototxt").write_text(prototxt.to_text(flat_net(net)), encoding="utf-8")
@@ -136,7 +137,7 @@ def _makers(net: Net) -> dict[str, str]:
     """For each computed blob with one top's layer behind it, the last layer that writes it (OpenCV's output name)."""
     makers: dict[str, str] = {}
     for spec in net.spec.layers:
-        if spec.type != "Split" and spec.bottoms and len(spec.tops) == 1:
+        if not spec.is_inserted and spec.bottoms and len(spec.tops) == 1:
             makers[spec.tops[0]] = spec.name
     return makers
 

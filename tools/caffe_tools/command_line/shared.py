@@ -14,6 +14,7 @@ from caffe_tools.errors import NetError
 
 if TYPE_CHECKING:
     from caffe_tools.net.net import Net
+    from caffe_tools.prototxt.layer_spec import LayerSpec
     from caffe_tools.prototxt.message import Message
 
 AGREES, DISAGREES, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -126,7 +127,7 @@ def _refuse_solver(message: Message, path: str) -> None:
 
 
 def _natural_phase(message: Message, state: dict) -> str:
-    """TRAIN where that phase has a loss (a layer type with Loss in its name, or a loss_weight), else TEST."""
+    """TRAIN where that phase has a loss, or a loss_weight; else TEST."""
     from caffe_tools.prototxt.net_spec import read_net
 
     try:
@@ -135,7 +136,15 @@ def _natural_phase(message: Message, state: dict) -> str:
             layers = read_net(message, "TRAIN", **state).layers
     except NetError:
         return "TEST"
-    return "TRAIN" if any("Loss" in layer.type or any(layer.loss_weights) for layer in layers) else "TEST"
+    return "TRAIN" if any(_is_loss(layer) or any(layer.loss_weights) for layer in layers) else "TEST"
+
+
+def _is_loss(layer: LayerSpec) -> bool:
+    """Of a type that nobody knows yet (an allowed module may teach it) there is nothing but the name."""
+    from caffe_tools import standard
+
+    kind = standard.known_type(layer)
+    return "Loss" in layer.type if kind is None else kind.is_loss
 
 
 @contextmanager

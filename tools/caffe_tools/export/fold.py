@@ -7,6 +7,7 @@ f = s / √(variance + eps).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +15,6 @@ from caffe_tools.net.net import Net
 from caffe_tools.net.standard_layer import StandardLayer
 from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.prototxt.message import Message
-
-OUTPUT_AXIS = {"Convolution": 0, "InnerProduct": 0}
-"""The layer types that take in what follows them, and the axis of their weight that counts outputs."""
-PARAM_MESSAGE = {"Convolution": "convolution_param", "InnerProduct": "inner_product_param"}
 
 
 @dataclass
@@ -33,7 +30,7 @@ def fold(net: Net) -> tuple[dict[str, Folded], set[str]]:
     folded: dict[str, Folded] = {}
     vanished: set[str] = set()
     for index, layer in enumerate(net.layers):
-        if layer.type in OUTPUT_AXIS and isinstance(layer, StandardLayer) and len(net.spec.layers[index].tops) == 1:
+        if isinstance(layer, StandardLayer) and layer.kind.output_axis and len(layer.spec.tops) == 1:
             chain = _chain_behind(net, index)
             if chain and _is_unshared(net, index):
                 folded[layer.spec.name] = _fold_chain(layer, chain)
@@ -42,15 +39,17 @@ def fold(net: Net) -> tuple[dict[str, Folded], set[str]]:
 
 
 def _chain_behind(net: Net, index: int) -> list[StandardLayer]:
-    """The BatchNorm and the Scale that alone read the layer's top, one after the other."""
+    """The layers that alone read the layer's top, one after the other: one that brings channels to stored statistics
+    (BatchNorm), then those that scale and shift them (Scale)."""
     chain: list[StandardLayer] = []
     blob = net.spec.layers[index].tops[0]
     for position in range(index + 1, len(net.layers)):
         spec, layer = net.spec.layers[position], net.layers[position]
         if blob not in spec.bottoms:
             continue
-        wanted = ("BatchNorm", "Scale")[len(chain)] if len(chain) < 2 else None
-        if spec.type != wanted or not _can_fold(layer):
+        if not isinstance(layer, StandardLayer) or _per_channel(layer) is None:
+            break
+        if bool(layer.layer.statistics) != (not chain):
             break
         chain.append(layer)
         if spec.tops[0] != blob and _is_read_later(net, position, blob):
@@ -63,12 +62,10 @@ def _is_read_later(net: Net, position: int, blob: str) -> bool:
     return blob in net.outputs or any(blob in spec.bottoms for spec in net.spec.layers[position + 1 :])
 
 
-def _can_fold(layer: StandardLayer) -> bool:
-    if layer.type == "BatchNorm":
-        stored = layer.layer.batch_norm_param.use_global_stats
-        return layer.spec.phase == "TEST" if stored is None else stored
-    p = layer.layer.scale_param
-    return len(layer.spec.bottoms) == 1 and p.axis == 1 and p.num_axes == 1
+def _per_channel(layer: StandardLayer) -> tuple[Any, Any] | None:
+    """What the layer multiplies and shifts each channel by; None where it does more."""
+    stored = [blob.data.astype(np.float64) for blob in layer.blobs]
+    return layer.kind.per_channel(layer.layer, stored) if layer.kind.per_channel else None
 
 
 def _is_unshared(net: Net, index: int) -> bool:
@@ -80,28 +77,18 @@ def _is_unshared(net: Net, index: int) -> bool:
 
 
 def _fold_chain(layer: StandardLayer, chain: list[StandardLayer]) -> Folded:
-    weight = layer.blobs[0].data
-    message = PARAM_MESSAGE[layer.type]
-    transposed = layer.type == "InnerProduct" and layer.layer.inner_product_param.transpose
-    output_axis = 1 if transposed else OUTPUT_AXIS[layer.type]
+    weight, output_axis = layer.blobs[0].data, layer.kind.output_axis(layer.layer)
     outputs = weight.shape[output_axis]
     factor = np.ones(outputs)
     bias = layer.blobs[1].data.astype(np.float64) if len(layer.blobs) > 1 else np.zeros(outputs)
     for follower in chain:
-        if follower.type == "BatchNorm":
-            mean, variance, weight_of_sums = (blob.data.astype(np.float64) for blob in follower.blobs)
-            scale = 0.0 if weight_of_sums[0] == 0 else 1 / weight_of_sums[0]
-            step = 1 / np.sqrt(variance * scale + follower.layer.batch_norm_param.eps)
-            bias = (bias - mean * scale) * step
-        else:
-            step = follower.blobs[0].data.astype(np.float64)
-            bias = bias * step + (follower.blobs[1].data if len(follower.blobs) > 1 else 0)
-        factor *= step
+        step, summand = _per_channel(follower)
+        factor, bias = factor * step, bias * step + summand
     along = [1] * weight.ndim
     along[output_axis] = outputs
     blobs = [(weight * factor.reshape(along)).astype(np.float32), bias.astype(np.float32)]
-    spec = replace(layer.spec, message=_with_bias(layer.spec.message, message))
-    return Folded(spec, blobs)
+    message = next(name for name, fields in layer.kind.messages.items() if "bias_term" in fields)
+    return Folded(replace(layer.spec, message=_with_bias(layer.spec.message, message)), blobs)
 
 
 def _with_bias(message: Message, name: str) -> Message:

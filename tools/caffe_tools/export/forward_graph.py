@@ -23,8 +23,6 @@ from caffe_tools.prototxt.layer_spec import LayerSpec
 
 BATCH, REGIONS, HEIGHT, WIDTH = "batch", "regions", "height", "width"
 """The names of symbolic dims."""
-POOLS_REGIONS = ("ROIPooling", "PSROIPooling")
-"""Types whose second bottom has a row for each region."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,8 @@ class ForwardGraph:
         return (*dims[:2], HEIGHT, WIDTH) if is_image else dims
 
     def _region_blobs(self) -> set[str]:
-        return {self.blob(spec.bottoms[1]) for spec in self.net.spec.layers if spec.type in POOLS_REGIONS}
+        kinds = [(spec, standard.known_type(spec)) for spec in self.net.spec.layers]
+        return {self.blob(spec.bottoms[kind.regions]) for spec, kind in kinds if kind and kind.regions is not None}
 
     def _python_layer(self, spec: LayerSpec, layer: PythonLayer, bottoms: Sequence[ir.Value]) -> Sequence[ir.Value]:
         instance, cls = layer.instance, layer.layer_class

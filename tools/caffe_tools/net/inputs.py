@@ -19,10 +19,9 @@ from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
 from caffe_tools.net.source_layer import SourceLayer
 from caffe_tools.net.standard_layer import StandardLayer
-from caffe_tools.prototxt.fields import Values
-from caffe_tools.standard.registry import BINARY, CLASS_INDEX, REAL
+from caffe_tools.standard.data.input import Source
+from caffe_tools.standard.registry import BINARY, CLASS_INDEX, DISTRIBUTION, PROBABILITIES, REAL
 
-DISTRIBUTION, PROBABILITIES = "distribution", "probabilities"
 GOES_IN = ("in/", "param/", "top_diff/")
 COMES_OUT = ("data/", "diff/", "pdiff/", "param_after/", "total_loss")
 
@@ -62,17 +61,17 @@ def _feed_inputs(net: Net, arrays: Mapping[str, np.ndarray], source: str) -> Non
 
 def fed_from_outside(net: Net) -> list[str]:
     """The blobs that keep what is put into them: tops of Input layers, and those that are filled once, if ever."""
-    return [top for top, filler in _source_tops(net) if filler is None or filler.type == "constant"]
+    return [top for top, source in _source_tops(net) if source.filler is None or source.is_filled_once]
 
 
 def _left_empty(net: Net) -> list[str]:
     """The blobs that nobody but the user fills."""
-    return [top for top, filler in _source_tops(net) if filler is None]
+    return [top for top, source in _source_tops(net) if source.filler is None]
 
 
-def _source_tops(net: Net) -> list[tuple[str, Values | None]]:
+def _source_tops(net: Net) -> list[tuple[str, Source]]:
     return [
-        (top, source.filler)
+        (top, source)
         for spec, layer in zip(net.spec.layers, net.layers, strict=True)
         if isinstance(layer, SourceLayer)
         for top, source in zip(spec.tops, layer.sources, strict=True)
@@ -126,11 +125,13 @@ def draw_inputs(net: Net, fed: Collection[str], seed: int = 0) -> None:
 
 
 def _draw(net: Net, name: str, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+    """What every layer that reads the blob takes: labels that are valid for all, where some read labels."""
     readers = _readers(net, name)
-    for reader, position, scores in readers:
-        if _held(reader, position) is not None:
-            return draw_for_reader(reader, position, shape, scores, random)
-    return random.normal(size=shape)
+    labels = [_number_of_labels(*reader) for reader in readers]
+    if any(labels):
+        return random.integers(0, min(number for number in labels if number), shape)
+    chosen = next((reader for reader in readers if _holds(*reader[:2]) is not None), None)
+    return random.normal(size=shape) if chosen is None else draw_for_reader(*chosen[:2], shape, chosen[2], random)
 
 
 def draw_for_reader(
@@ -141,11 +142,10 @@ def draw_for_reader(
     random: np.random.Generator,
 ) -> np.ndarray:
     """What bottom ``position`` of the layer may hold: labels that fit scores of that shape, or normal data."""
-    kind = _held(reader, position)
-    if kind == CLASS_INDEX:
-        return random.integers(0, _classes(reader, scores), shape)
-    if kind == BINARY:
-        return random.integers(0, 2, shape)
+    kind = _holds(reader, position)
+    labels = _number_of_labels(reader, position, scores)
+    if labels:
+        return random.integers(0, labels, shape)
     if kind == DISTRIBUTION:
         weights = random.random(shape)
         return weights / weights.sum(axis=_axis(reader), keepdims=True)
@@ -171,12 +171,19 @@ def _readers(net: Net, blob: str) -> list[tuple[StandardLayer | PythonLayer, int
     return found
 
 
-def _held(reader: StandardLayer | PythonLayer, position: int) -> str | None:
+def _holds(reader: StandardLayer | PythonLayer, position: int) -> str | None:
     """What bottom ``position`` of the layer takes: a kind of labels, PROBABILITIES, or None for any data."""
-    if position == 0 and _takes_probabilities(reader):
-        return PROBABILITIES
     if isinstance(reader, StandardLayer):
-        return reader.kind.labels.get(position)
+        return reader.kind.holds(position)
+    if hasattr(reader.instance, "holds"):
+        return reader.instance.holds(position)
+    return _holds_today(reader, position)
+
+
+def _holds_today(reader: PythonLayer, position: int) -> str | None:
+    """FALLBACK until the classes of caffe_layers say it themselves (``holds``): to be deleted then."""
+    if position == 0 and issubclass(reader.layer_class, CrossEntropyLossLayer):
+        return PROBABILITIES
     if not hasattr(reader.instance, "params") or reader.allow_force_backward(position):
         return None
     if position == 2:
@@ -185,22 +192,17 @@ def _held(reader: StandardLayer | PythonLayer, position: int) -> str | None:
     return {"index": CLASS_INDEX, "multi_label": BINARY, "distribution": DISTRIBUTION}[target]
 
 
-def _takes_probabilities(reader: StandardLayer | PythonLayer) -> bool:
-    if isinstance(reader, StandardLayer):
-        return reader.type == "MultinomialLogisticLoss"
-    return issubclass(reader.layer_class, CrossEntropyLossLayer)
+def _number_of_labels(reader: StandardLayer | PythonLayer, position: int, scores: tuple[int, ...]) -> int | None:
+    """How many labels, from 0 on, bottom ``position`` of the layer takes; None where it holds no labels."""
+    kind = _holds(reader, position)
+    if kind != CLASS_INDEX:
+        return 2 if kind == BINARY else None
+    if isinstance(reader, StandardLayer) and position in reader.layer.label_ranges:
+        return reader.layer.label_ranges[position][0]
+    axis = _axis(reader)
+    return scores[axis] if -len(scores) <= axis < len(scores) else 2
 
 
 def _axis(reader: StandardLayer | PythonLayer) -> int:
-    if isinstance(reader, PythonLayer):
-        return reader.instance.params.get("axis", 1)
-    for message in ("softmax_param", "accuracy_param", "infogain_loss_param"):
-        if message in reader.kind.messages:
-            return getattr(reader.layer, message).axis
-    return 1
-
-
-def _classes(reader: StandardLayer | PythonLayer, scores: tuple[int, ...]) -> int:
-    """The number of labels that a layer's class index may take."""
-    axis = _axis(reader)
-    return scores[axis] if -len(scores) <= axis < len(scores) else 2
+    """The axis of the scores that counts classes, as far as the layer tells."""
+    return getattr(getattr(reader, "instance", None), "params", {}).get("axis", 1)

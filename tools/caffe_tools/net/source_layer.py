@@ -27,7 +27,7 @@ class SourceLayer:
     ) -> None:
         self.spec = spec
         self.type = spec.type
-        self.kind = standard.TYPES[spec.type]
+        self.kind = standard.known_type(spec)
         self.blobs: list[Blob] = []
         self._given_shapes = shapes
         check_form(spec, self.kind)
@@ -61,7 +61,7 @@ class SourceLayer:
     def _fill(self, tops: Sequence[Blob], refill: bool) -> None:
         """Constant fillers fill once, all others in every forward pass."""
         for top, source in zip(tops, self.sources, strict=True):
-            if source.filler is not None and (source.filler.type == "constant") != refill:
+            if source.filler is not None and source.is_filled_once != refill:
                 top.data[...] = fillers.fill(top.shape, source.filler, self._random, self.spec.place)
 
     def backward(self, *arguments: object) -> None:

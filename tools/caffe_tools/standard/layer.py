@@ -17,7 +17,7 @@ from caffe_tools.prototxt import fields
 from caffe_tools.prototxt.fields import Values
 from caffe_tools.prototxt.layer_spec import LAYER, LayerSpec
 from caffe_tools.prototxt.messages import FILLER
-from caffe_tools.standard.registry import TYPES, LayerType
+from caffe_tools.standard.registry import TAUGHT, TYPES, LayerType
 
 
 class Host(Protocol):
@@ -51,6 +51,7 @@ class Layer:
     host: Host
     directory: str = ""
     learnable_count: int = 0
+    draws_random: bool = False
     statistics: set[int] = field(default_factory=set)
     label_ranges: dict[int, tuple[int, int | None]] = field(default_factory=dict)
     _messages: dict[str, Values] = field(default_factory=dict)
@@ -92,6 +93,7 @@ class Layer:
 
     def random_uniform(self, like: ir.Value) -> ir.Value:
         """Random numbers in [0, 1) of the shape of ``like``, drawn anew in every forward pass."""
+        self.draws_random = True
         return self.host.random_uniform(like)
 
     def state(self, index: int, shape: Sequence[int]) -> ir.Value | None:
@@ -131,7 +133,7 @@ def check_form(spec: LayerSpec, kind: LayerType) -> None:
 
     Other fields that no Caffe knows are those of a fork, and let pass.
     """
-    known = {name for type_ in TYPES.values() for name in type_.messages} | set(kind.messages) | set(LAYER)
+    known = {name for type_ in (*TYPES.values(), *TAUGHT.values(), kind) for name in type_.messages} | set(LAYER)
     for name in spec.message.names():
         hint = nearest(name, [*kind.messages, *LAYER], cutoff=0.85)
         if name not in known and hint:

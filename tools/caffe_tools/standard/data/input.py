@@ -23,6 +23,11 @@ class Source:
     filler: Values | None = None
     transform: str | None = None
 
+    @property
+    def is_filled_once(self) -> bool:
+        """Whether the filler fills it when the net is made alone, not anew in every forward pass."""
+        return self.filler is not None and self.filler.type == "constant"
+
 
 def transform_of(layer: Layer) -> str | None:
     """The layer's transform_param as text, None where it has none."""

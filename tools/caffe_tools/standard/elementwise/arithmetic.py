@@ -5,8 +5,10 @@ Source: Caffe src/caffe/layers/eltwise_layer.cpp, scale_layer.cpp, bias_layer.cp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 
+import numpy as np
 import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
@@ -85,9 +87,18 @@ def _aligned(op: Builder, value: ir.Value, axis: int, rank: int) -> ir.Value:
     return op.reshape(value, [*op.shape(value), *[1] * behind]) if behind and op.shape(value) else value
 
 
+def _factor_and_summand(layer: Layer, blobs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray | float] | None:
+    """What each channel is multiplied and shifted by, where the layer has a learnable factor for each."""
+    p = layer.scale_param
+    if len(layer.spec.bottoms) > 1 or (p.axis, p.num_axes) != (1, 1):
+        return None
+    return blobs[0], blobs[1] if len(blobs) > 1 else 0.0
+
+
 @layer_type(
     "Scale",
     bottoms=(1, 2),
+    per_channel=_factor_and_summand,
     scale_param={
         "axis": Int(1),
         "num_axes": Int(1),

@@ -164,7 +164,9 @@ def keep_dims(op: Builder, x: ir.Value, y: ir.Value, window: Window) -> ir.Value
     return y
 
 
-@layer_type("Convolution", bottoms=(1, None), tops=(1, None), convolution_param=CONVOLUTION_PARAM)
+@layer_type(
+    "Convolution", bottoms=(1, None), tops=(1, None), output_axis=lambda layer: 0, convolution_param=CONVOLUTION_PARAM
+)
 def convolution(op: Builder, layer: Layer, *bottoms: ir.Value) -> tuple[ir.Value, ...]:
     """Each bottom convolved with the same weight (num_output × channels/group × kernel) and bias."""
     p, window = layer.convolution_param, window_of(op, layer, bottoms)

@@ -18,6 +18,7 @@ from caffe_tools.standard.registry import layer_type
 
 @layer_type(
     "InnerProduct",
+    output_axis=lambda layer: 1 if layer.inner_product_param.transpose else 0,
     inner_product_param={
         "num_output": UInt(),
         "bias_term": Bool(True),

@@ -124,7 +124,7 @@ def _infogain_matrix(op: Builder, layer: Layer, classes: int, *bottom: ir.Value)
     return op.reshape(matrix, [classes, classes])
 
 
-@layer_type("MultinomialLogisticLoss", bottoms=2, is_loss=True, labels={1: CLASS_INDEX})
+@layer_type("MultinomialLogisticLoss", bottoms=2, is_loss=True, labels={1: CLASS_INDEX}, probabilities=0)
 def multinomial_logistic_loss(op: Builder, layer: Layer, probability: ir.Value, label: ir.Value) -> ir.Value:
     """−(1/N) Σ log max(probability[label], 1e-20); the gradient divides by the same floored probability."""
     table = rows(op, layer, 0, probability)

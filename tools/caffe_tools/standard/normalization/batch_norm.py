@@ -5,6 +5,9 @@ Source: Caffe src/caffe/layers/batch_norm_layer.cpp.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
@@ -13,8 +16,19 @@ from caffe_tools.standard.layer import Layer, dims_text
 from caffe_tools.standard.registry import layer_type
 
 
+def _factor_and_summand(layer: Layer, sums: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+    """What each channel is multiplied and shifted by, where the stored statistics serve."""
+    if not _uses_stored(layer):
+        return None
+    mean, variance, weight = sums
+    share = 0.0 if weight[0] == 0 else 1 / weight[0]
+    factor = 1 / np.sqrt(variance * share + layer.batch_norm_param.eps)
+    return factor, -mean * share * factor
+
+
 @layer_type(
     "BatchNorm",
+    per_channel=_factor_and_summand,
     batch_norm_param={"use_global_stats": Bool(None), "moving_average_fraction": Float(0.999), "eps": Float(1e-5)},
 )
 def batch_norm(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
@@ -30,8 +44,12 @@ def batch_norm(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
         raise layer.error("lr_mult must be 0: its stored blobs are statistics, which no solver may change", "param")
     channels = shape[1]
     sums = [layer.statistic((channels,)), layer.statistic((channels,)), layer.statistic((1,))]
-    use_stored = layer.phase == "TEST" if p.use_global_stats is None else p.use_global_stats
-    return _by_stored(op, x, p.eps, sums) if use_stored else _by_batch(op, layer, x, sums)
+    return _by_stored(op, x, p.eps, sums) if _uses_stored(layer) else _by_batch(op, layer, x, sums)
+
+
+def _uses_stored(layer: Layer) -> bool:
+    stored = layer.batch_norm_param.use_global_stats
+    return layer.phase == "TEST" if stored is None else stored
 
 
 def _by_stored(op: Builder, x: ir.Value, eps: float, sums: list[ir.Value]) -> ir.Value:

@@ -16,7 +16,10 @@ from caffe_tools.standard.vision.roi_pooling import check_rois, round_away
 
 
 @layer_type(
-    "PSROIPooling", bottoms=2, psroi_pooling_param={"spatial_scale": Float(), "output_dim": Int(), "group_size": Int()}
+    "PSROIPooling",
+    bottoms=2,
+    regions=1,
+    psroi_pooling_param={"spatial_scale": Float(), "output_dim": Int(), "group_size": Int()},
 )
 def psroi_pooling(op: Builder, layer: Layer, x: ir.Value, rois: ir.Value) -> ir.Value:
     """R × output_dim × G × G: bin (i, j) of output d is the mean of channel (d·G + i)·G + j over the bin's pixels.

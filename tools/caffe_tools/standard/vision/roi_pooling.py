@@ -18,7 +18,10 @@ from caffe_tools.standard.registry import layer_type
 
 
 @layer_type(
-    "ROIPooling", bottoms=2, roi_pooling_param={"pooled_h": UInt(0), "pooled_w": UInt(0), "spatial_scale": Float(1.0)}
+    "ROIPooling",
+    bottoms=2,
+    regions=1,
+    roi_pooling_param={"pooled_h": UInt(0), "pooled_w": UInt(0), "spatial_scale": Float(1.0)},
 )
 def roi_pooling(op: Builder, layer: Layer, x: ir.Value, rois: ir.Value) -> ir.Value:
     """R × channels × pooled_h × pooled_w: the greatest value of each bin of each region (image, x1, y1, x2, y2).
