@@ -133,7 +133,6 @@ CASES = {
 }
 
 
-
 # ONNX Runtime has these in float32 alone; they are linear, or so smooth that a long step does no harm.
 SINGLE = ("Conv", "AveragePool", "Global", "LRN", "Erf", "Softplus")
 
