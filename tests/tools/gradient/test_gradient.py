@@ -1,8 +1,4 @@
-"""Gradient rules, in their corners too, against central differences in ONNX Runtime.
-
-A rule must have a step in graph_steps.py, with which test_random_graphs.py tries it; a case here is for what that step
-does not show.
-"""
+"""Every gradient rule against central differences in float64, in ONNX Runtime."""
 
 import numpy as np
 import onnx
@@ -11,7 +7,7 @@ import onnxruntime
 import pytest
 
 from caffe_tools.errors import GraphError
-from caffe_tools.gradient import gradients, linear
+from caffe_tools.gradient import RULES, gradients, linear
 from caffe_tools.graph.builder import Builder
 
 CASES = {
@@ -226,6 +222,10 @@ def test_the_windows_of_large_images_are_not_laid_side_by_side(monkeypatch):
     y = op.Conv(x, w)
     gradients(op, {y: op.input("dy", op.shape(y))}, [w])
     assert "Gather" not in {node.op_type for node in op.graph}
+
+
+def test_every_rule_has_a_case():
+    assert {name.split()[0].rstrip(",") for name in CASES} == set(RULES)
 
 
 def test_an_op_without_a_rule_is_named_with_its_layer():
