@@ -1,4 +1,4 @@
-"""Loss and gradient of every workload, by every engine, in one run: the table of the README.
+"""Loss and gradient of every workload, by every engine, in one run: the first table of README.md beside this file.
 
 python benchmarks/losses.py [--workloads W1,W3] [--engines numba,torch] [--threads N] [--rounds N] [--json F]
                             [--python torch=/path/to/python]...

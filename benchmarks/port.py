@@ -197,7 +197,7 @@ def opencv_engine(folder: Path, threads: int, picture: np.ndarray, winograd: boo
 
 
 def show(rows: list[dict]) -> None:
-    """Markdown, as the README shows it."""
+    """Markdown, as README.md beside this file shows it."""
     console = Console(width=110)
     floor = rows[0]
     table = Table("", "time", "ratio", "peak memory", "over the weights", box=box.MARKDOWN)

@@ -287,7 +287,7 @@ def largest_difference(found: dict[str, np.ndarray], reference: dict[str, np.nda
 
 
 def show(rows: list[dict], options: argparse.Namespace) -> None:
-    """Markdown, as the README shows it."""
+    """Markdown, as README.md beside this file shows it."""
     reference = {row["net"]: row for row in rows if row["engine"] == PyTorch.title}
     titles = ("gradients: median", "least", "greatest", "ratio", "with update: median", "ratio", "differs by")
     table = Table("net", f"engine (threads: {options.threads})", *titles, box=box.MARKDOWN)

@@ -1,4 +1,4 @@
-"""The benchmarks run, compare what they time, and print the tables that the README shows."""
+"""The benchmarks run, compare what they time, and print the tables that their README shows."""
 
 from __future__ import annotations
 

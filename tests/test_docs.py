@@ -1,4 +1,4 @@
-"""The code in README.md and docs/ runs as it stands."""
+"""The pages of the project are true: their code runs as it stands, and what they name is there."""
 
 import os
 import re
@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def blocks(language):
@@ -46,3 +49,20 @@ def test_every_link_in_the_docs_leads_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+CODE = [ROOT / "tools" / "caffe_tools", ROOT / "layers" / "caffe_layers"]
+NAMED = re.compile(r"(?<![\w/.*-])[a-z_]\w*(?:/\w+)*(?:\.py\b|/(?=[`\s]))")
+"""``net/net.py``, ``splits.py``, ``standard/`` in a text."""
+
+
+@pytest.mark.parametrize("name", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_every_file_and_folder_that_a_page_names_is_there(name):
+    """But for those that its reader makes, which are called ``my_…``."""
+    named = {found for found in NAMED.findall((ROOT / name).read_text(encoding="utf-8")) if "my_" not in found}
+    files = {path.name for folder in CODE for path in folder.rglob("*.py")}
+    assert [
+        found
+        for found in sorted(named)
+        if found not in files and not any((folder / found).exists() for folder in [ROOT, *CODE])
+    ] == []

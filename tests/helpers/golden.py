@@ -139,6 +139,14 @@ def run(net: Net, arrays: dict[str, np.ndarray]) -> None:
         net.backward()
 
 
+def computed(case: Case, net: Net | None = None) -> tuple[Net, dict[str, np.ndarray]]:
+    """The case's net (or ``net`` in its place) when it has run on what Caffe was given, and Caffe's arrays."""
+    arrays, net = case.arrays(), net or case.net()
+    feed(net, arrays)
+    run(net, arrays)
+    return net, arrays
+
+
 def has_backward(arrays: dict[str, np.ndarray]) -> bool:
     return any(key.startswith("diff/") for key in arrays)
 

@@ -9,6 +9,7 @@ from caffe_tools.net.inputs import draw_inputs
 from caffe_tools.net.net import Net
 
 FORCE = "force_backward: true\n"
+XAVIER = 'weight_filler { type: "xavier" }'
 GAUSSIAN = 'weight_filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" std: 1 }'
 
 # --- text. Everywhere a layer's name comes first, then its type, bottoms and tops, then the rest of its message.
@@ -34,6 +35,11 @@ def layer(name: str, type_: str, bottoms: str = "", tops: str = "", more: str = 
 
 def inner_product(name: str, bottom: str, top: str, more: str = "", outputs: int = 3, fillers: str = GAUSSIAN) -> str:
     return layer(name, "InnerProduct", bottom, top, f"inner_product_param {{ num_output: {outputs} {fillers} }} {more}")
+
+
+def convolution(name: str, bottom: str, top: str, outputs: int = 3) -> str:
+    param = f"num_output: {outputs} kernel_size: 3 {XAVIER}"
+    return layer(name, "Convolution", bottom, top, f"convolution_param {{ {param} }}")
 
 
 def python(name: str, class_: str, bottoms: str, tops: str, more: str = "", module: str = "caffe_layers") -> str:

@@ -19,7 +19,7 @@ def filled(name: str, shape: tuple) -> str:
     return layer(name, "DummyData", "", name, text)
 
 
-inner_product = partial(nets.inner_product, fillers='weight_filler { type: "xavier" }')
+inner_product = partial(nets.inner_product, fillers=nets.XAVIER)
 
 NET = (
     filled("data", (4, 5))

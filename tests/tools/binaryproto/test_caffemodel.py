@@ -383,29 +383,26 @@ def test_a_truncated_file_is_an_error_or_ends_between_two_layers(save, length):
         assert blobs
 
 
-@given(st.lists(st.tuples(st.integers(0, len(MODEL) - 1), st.integers(0, 255)), min_size=1, max_size=4))
-def test_damage_gives_an_error_or_arrays(tmp_path_factory, changes):
-    damaged = bytearray(MODEL)
-    for index, byte in changes:
-        damaged[index] = byte
-    path = tmp_path_factory.getbasetemp() / "damaged.caffemodel"
-    path.write_bytes(damaged)
-    for reader in (caffemodel.read, caffemodel.read_blob):
-        try:
-            reader(path)
-        except CaffemodelError as error:
-            assert "\n" not in str(error)
-
-
-@given(st.binary(max_size=60))
-def test_random_bytes_give_an_error_or_arrays(tmp_path_factory, content):
-    path = tmp_path_factory.getbasetemp() / "random.caffemodel"
+def assert_read_or_refused(path, content):
     path.write_bytes(content)
     for reader in (caffemodel.read, caffemodel.read_blob):
         try:
             reader(path)
         except CaffemodelError as error:
             assert "\n" not in str(error)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(MODEL) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+def test_damage_gives_an_error_or_arrays(tmp_path_factory, changes):
+    damaged = bytearray(MODEL)
+    for index, byte in changes:
+        damaged[index] = byte
+    assert_read_or_refused(tmp_path_factory.getbasetemp() / "damaged.caffemodel", damaged)
+
+
+@given(st.binary(max_size=60))
+def test_random_bytes_give_an_error_or_arrays(tmp_path_factory, content):
+    assert_read_or_refused(tmp_path_factory.getbasetemp() / "random.caffemodel", content)
 
 
 # --- the reference data

@@ -114,6 +114,12 @@ def write_bad_files():
 
 
 CHECK, EXPORT = ["check", "net.prototxt"], ["export", "net.prototxt"]
+
+
+def gradcheck_allowed(class_):
+    return ["gradcheck", class_, "--bottom", "4", "--allow-module", class_.partition(":")[0]]
+
+
 BAD_ARGUMENTS = {
     "no command": ([], "COMMAND"),
     "unknown command": (["chekc"], "invalid choice"),
@@ -166,17 +172,11 @@ BAD_ARGUMENTS = {
     "no class": (["gradcheck", "caffe_layers", "--bottom", "4"], "give MODULE:CLASS"),
     "no such class": (["gradcheck", "caffe_layers:Softmax", "--bottom", "4"], "has no class 'Softmax'"),
     "a module without leave": (["gradcheck", "raising:Raises", "--bottom", "4"], "--allow-module raising"),
-    "no such module": (["gradcheck", "gone:A", "--bottom", "4", "--allow-module", "gone"], "cannot import module"),
-    "a module that fails": (
-        ["gradcheck", "broken_module:A", "--bottom", "4", "--allow-module", "broken_module"],
-        "no_such_module_at_all",
-    ),
-    "a class that is no layer": (
-        ["gradcheck", "raising:Nothing", "--bottom", "4", "--allow-module", "raising"],
-        "raising:Nothing is no Caffe layer",
-    ),
+    "no such module": (gradcheck_allowed("gone:A"), "cannot import module"),
+    "a module that fails": (gradcheck_allowed("broken_module:A"), "no_such_module_at_all"),
+    "a class that is no layer": (gradcheck_allowed("raising:Nothing"), "raising:Nothing is no Caffe layer"),
     "a layer that raises": (
-        ["gradcheck", "raising:Raises", "--bottom", "4", "--allow-module", "raising"],
+        gradcheck_allowed("raising:Raises"),
         "layer 'Raises' (Python): its Python code raises Exception: ",
     ),
     "a layer in a net that raises": (["check", "Raises.prototxt", "--allow-module", "raising"], "layer 'own' (Python)"),

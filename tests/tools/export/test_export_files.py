@@ -13,19 +13,13 @@ from caffe_tools.export.export import ExportOptions, export, save
 from caffe_tools.graph import onnx_file
 from caffe_tools.graph.session import newest_opset
 from exported_model import run_model, shape_of
-from nets import drawn_net, inner_product, inputs, layer, python
+from nets import convolution, drawn_net, inner_product, inputs, layer, python
 
 # Opsets --------------------------------------------------------------------------------------------------------------
 
 EVERYTHING = (
     inputs(data=(4, 2, 9, 8), label=(4,))
-    + layer(
-        "conv",
-        "Convolution",
-        "data",
-        "conv",
-        'convolution_param { num_output: 3 kernel_size: 3 weight_filler { type: "xavier" } }',
-    )
+    + convolution("conv", "data", "conv")
     + layer("norm", "BatchNorm", "conv", "conv")
     + layer("max", "Pooling", "conv", "max", "pooling_param { kernel_size: 2 stride: 2 }")
     + layer("mean", "Pooling", "max", "mean", "pooling_param { pool: AVE kernel_size: 2 stride: 2 pad: 1 }")

@@ -8,10 +8,14 @@ from caffe_tools.errors import ExportError
 from caffe_tools.export.export import ExportOptions, export
 from nets import drawn_net, inner_product, inputs, layer
 
-CONVOLUTION = 'convolution_param { num_output: 4 kernel_size: 3 group: 2 weight_filler { type: "xavier" } %s }'
 NORMALIZED = layer("bn", "BatchNorm", "conv", "conv") + layer(
     "scale", "Scale", "conv", "conv", "scale_param { bias_term: true }"
 )
+
+
+def convolution(more=""):
+    param = f'num_output: 4 kernel_size: 3 group: 2 weight_filler {{ type: "xavier" }} {more}'
+    return inputs(data=(2, 4, 6, 6)) + layer("conv", "Convolution", "data", "conv", f"convolution_param {{ {param} }}")
 
 
 def randomized(net):
@@ -44,18 +48,13 @@ def check_folds(text, vanished=("BatchNormalization",)):
 
 @pytest.mark.parametrize("bias", ["bias_term: false", "bias_filler { value: 0.3 }"])
 def test_batch_norm_and_scale_fold_into_a_convolution(bias):
-    text = inputs(data=(2, 4, 6, 6)) + layer("conv", "Convolution", "data", "conv", CONVOLUTION % bias) + NORMALIZED
+    text = convolution(bias) + NORMALIZED
     model = check_folds(text, ("BatchNormalization", "Mul", "Add"))
     assert [node.op_type for node in model.graph.node] == ["Conv"]
 
 
 def test_they_fold_when_each_has_a_blob_of_its_own():
-    text = (
-        inputs(data=(2, 4, 6, 6))
-        + layer("conv", "Convolution", "data", "conv", CONVOLUTION % "")
-        + layer("bn", "BatchNorm", "conv", "normal")
-        + layer("scale", "Scale", "normal", "scaled")
-    )
+    text = convolution() + layer("bn", "BatchNorm", "conv", "normal") + layer("scale", "Scale", "normal", "scaled")
     model = check_folds(text)
     assert [value.name for value in model.graph.output] == ["scaled"]
 
@@ -66,25 +65,16 @@ def test_they_fold_into_an_inner_product():
 
 
 def test_a_blob_that_another_layer_reads_is_kept():
-    text = (
-        inputs(data=(2, 4, 6, 6))
-        + layer("conv", "Convolution", "data", "conv", CONVOLUTION % "")
-        + layer("bn", "BatchNorm", "conv", "normal")
-        + layer("relu", "ReLU", "conv", "other")
-    )
+    text = convolution() + layer("bn", "BatchNorm", "conv", "normal") + layer("relu", "ReLU", "conv", "other")
     check_folds(text, vanished=())
 
 
 def test_batch_norm_on_the_batchs_statistics_is_kept():
-    text = (
-        inputs(data=(2, 4, 6, 6))
-        + layer("conv", "Convolution", "data", "conv", CONVOLUTION % "")
-        + layer("bn", "BatchNorm", "conv", "conv", "batch_norm_param { use_global_stats: false }")
-    )
-    check_folds(text, vanished=())
+    text = layer("bn", "BatchNorm", "conv", "conv", "batch_norm_param { use_global_stats: false }")
+    check_folds(convolution() + text, vanished=())
 
 
 def test_folding_goes_with_inference_alone():
-    net = drawn_net(inputs(data=(2, 4, 6, 6)) + layer("conv", "Convolution", "data", "conv", CONVOLUTION % ""))
+    net = drawn_net(convolution())
     with pytest.raises(ExportError, match="fold goes with inference"):
         export(net, ExportOptions(fold=True, training=True))

@@ -14,10 +14,7 @@ adds, so the diffs of each channel cancel and what both programs hold is the rou
 
 @pytest.mark.parametrize("case", golden.parameters("net"))
 def test_a_net_gives_the_numbers_of_a_real_caffe(case):
-    arrays = case.arrays()
-    net = case.net()
-    golden.feed(net, arrays)
-    golden.run(net, arrays)
+    net, arrays = golden.computed(case)
     cancelling = SUMS_THAT_CANCEL.get(case.name, {})
     assert golden.disagreements(net, arrays, tolerance=1e-4, leave_out=tuple(cancelling)) == {}
     for key, blob in cancelling.items():

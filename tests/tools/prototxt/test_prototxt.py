@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from caffe_tools.errors import CaffeToolsError, PrototxtError
 from caffe_tools.prototxt.message import Identifier, Message
 from caffe_tools.prototxt.text import MAX_DEPTH, load, parse, to_text
+from messages import drawn_messages
 
 
 def only(text):
@@ -201,18 +202,7 @@ scalars = st.one_of(
 )
 
 
-def build(fields):
-    message = Message()
-    for name, value in fields:
-        message.add(name, value)
-    return message
-
-
-messages = st.recursive(
-    st.lists(st.tuples(names, scalars), max_size=5).map(build),
-    lambda nested: st.lists(st.tuples(names, scalars | nested), max_size=4).map(build),
-    max_leaves=8,
-)
+messages = drawn_messages(names, scalars, leaves=8)
 
 
 @given(messages)

@@ -14,31 +14,25 @@ from caffe_tools.command_line.crosscheck import add
 from caffe_tools.errors import GraphError
 from caffe_tools.export.export import ExportOptions, export
 from caffe_tools.referee.referee import crosscheck
-from nets import inputs, layer, net_of
+from nets import XAVIER, convolution, inner_product, inputs, layer, net_of
 
 LENET = [f"{name}_{kind}" for name in ("conv1", "conv2", "fc1", "fc2") for kind in ("weight", "bias")]
 STORED_AS = {"fc1_weight": "permute", "fc2_weight": "permute_1"}
+X_AND_T = dict(bottoms=["x", "t"], gradients={"grad_x": "x"})
 CLAIMS = {
     "a": dict(
+        X_AND_T,
         layer="SoftmaxLossLayer",
         param_str="ignore_label: 255, normalization: WEIGHT",
-        bottoms=["x", "t"],
-        gradients={"grad_x": "x"},
         parameters={"w": "class_weight"},
     ),
     "c": dict(
+        X_AND_T,
         layer="SigmoidCrossEntropyLossLayer",
         param_str="normalization: FULL",
-        bottoms=["x", "t"],
-        gradients={"grad_x": "x"},
         parameters={"pos_weight": "pos_weight"},
     ),
-    "d": dict(
-        layer="SigmoidFocalLossLayer",
-        param_str="alpha: 0.25, gamma: 2, normalization: POSITIVES",
-        bottoms=["x", "t"],
-        gradients={"grad_x": "x"},
-    ),
+    "d": dict(X_AND_T, layer="SigmoidFocalLossLayer", param_str="alpha: 0.25, gamma: 2, normalization: POSITIVES"),
     "g": dict(
         layer="SoftmaxLossLayer", bottoms=["logits", "label"], gradients={f"grad_{name}": name for name in LENET}
     ),
@@ -205,21 +199,9 @@ def test_a_graph_with_a_fixed_batch_is_judged_on_that():
 def small_net():
     text = (
         inputs(data=(5, 2, 6, 6), label=(5,))
-        + layer(
-            "conv",
-            "Convolution",
-            "data",
-            "conv",
-            'convolution_param { num_output: 3 kernel_size: 3 weight_filler { type: "xavier" } }',
-        )
+        + convolution("conv", "data", "conv")
         + layer("relu", "ReLU", "conv", "conv")
-        + layer(
-            "score",
-            "InnerProduct",
-            "conv",
-            "score",
-            'inner_product_param { num_output: 4 weight_filler { type: "xavier" } }',
-        )
+        + inner_product("score", "conv", "score", outputs=4, fillers=XAVIER)
         + layer(
             "loss",
             "Python",

@@ -9,8 +9,5 @@ import golden
 
 @pytest.mark.parametrize("case", golden.parameters("layer"))
 def test_a_layer_gives_the_numbers_of_a_real_caffe(case):
-    arrays = case.arrays()
-    net = case.net()
-    golden.feed(net, arrays)
-    golden.run(net, arrays)
+    net, arrays = golden.computed(case)
     assert golden.disagreements(net, arrays, tolerance=0 if case.is_exact else 1e-5) == {}

@@ -116,19 +116,13 @@ def multi_label_net(case):
 
 @pytest.mark.parametrize("case", golden.parameters("loss", "Python"))
 def test_the_multi_label_loss_is_that_of_the_layer_in_the_wild(case):
-    arrays = case.arrays()
-    net = multi_label_net(case)
-    golden.feed(net, arrays)
-    golden.run(net, arrays)
+    net, arrays = golden.computed(case, multi_label_net(case))
     assert golden.disagreements(net, arrays, tolerance=1e-5, leave_out=("diff",)) == {}
 
 
 @pytest.mark.parametrize("case", golden.parameters("loss", "Python"))
 def test_the_multi_label_gradient_is_that_of_the_layer_in_the_wild_times_loss_weight(case):
-    arrays = case.arrays()
-    net = multi_label_net(case)
-    golden.feed(net, arrays)
-    golden.run(net, arrays)
+    net, arrays = golden.computed(case, multi_label_net(case))
     loss_weight = arrays["diff/loss"]
     wanted = arrays["diff/score"] * loss_weight
     assert golden.relative_difference(net.blobs["score"].diff, wanted) <= 1e-5
@@ -137,9 +131,6 @@ def test_the_multi_label_gradient_is_that_of_the_layer_in_the_wild_times_loss_we
 
 @pytest.mark.parametrize("case", golden.parameters("loss", "Python"))
 def test_the_multi_label_layer_leaves_its_bottoms_as_they_are(case):
-    arrays = case.arrays()
-    net = multi_label_net(case)
-    golden.feed(net, arrays)
-    golden.run(net, arrays)
+    net, arrays = golden.computed(case, multi_label_net(case))
     for name in ("score", "label"):
         np.testing.assert_array_equal(net.blobs[name].data, arrays[f"in/{name}"])
