@@ -34,7 +34,7 @@ def _pow_by_base(n: NodeGradient) -> ir.Value:
             return op.zeros(n.y[0])
         if value == 1:
             return n.dy
-        power = {2: lambda: base, 3: lambda: op.Mul(base, base)}.get(value, lambda: op.Pow(base, value - 1))()
+        power = base if value == 2 else op.Mul(base, base) if value == 3 else op.Pow(base, value - 1)
         return op.Mul(n.dy, op.Mul(power, value))
     return op.Mul(n.dy, op.Mul(n.x[1], op.Pow(base, op.Sub(n.x[1], 1))))
 
