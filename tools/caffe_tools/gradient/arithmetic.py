@@ -67,6 +67,13 @@ elementwise(
 )
 
 
+@rule("HardSigmoid")
+def hard_sigmoid(n: NodeGradient, index: int) -> ir.Value:
+    """α · dy where 0 < y < 1."""
+    op, y = n.op, n.y[0]
+    return op.Where(op.And(op.Greater(y, 0), op.Less(y, 1)), op.Mul(n.dy, n.attribute("alpha", 0.2)), 0)
+
+
 @rule("Clip")
 def clip(n: NodeGradient, index: int) -> ir.Value | None:
     """dy where min ≤ x ≤ max, both ends included."""

@@ -33,15 +33,8 @@ from caffe_tools.prototxt.layer_spec import PHASES
 from caffe_tools.prototxt.message import Message
 from caffe_tools.prototxt.net_spec import NET
 
-OLD_TYPES = {
-    "SGD": "SGD",
-    "NESTEROV": "Nesterov",
-    "ADAGRAD": "AdaGrad",
-    "RMSPROP": "RMSProp",
-    "ADADELTA": "AdaDelta",
-    "ADAM": "Adam",
-}
-"""What ``solver_type`` called the solvers, before ``type`` did."""
+OLD_TYPES = {name.upper(): name for name in ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")}
+"""What the old ``solver_type`` calls a solver → its ``type``."""
 TRAIN_NETS = ("net", "net_param", "train_net", "train_net_param")
 
 NET_STATE = {"phase": OptionalEnum(*PHASES), "level": Int(), "stage": Repeated(String())}
