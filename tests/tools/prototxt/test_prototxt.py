@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from caffe_tools.errors import CaffeToolsError, PrototxtError
 from caffe_tools.prototxt.message import Identifier, Message
 from caffe_tools.prototxt.text import MAX_DEPTH, load, parse, to_text
+from drawn_messages import messages
 
 
 def only(text):
@@ -201,21 +202,7 @@ scalars = st.one_of(
 )
 
 
-def build(fields):
-    message = Message()
-    for name, value in fields:
-        message.add(name, value)
-    return message
-
-
-messages = st.recursive(
-    st.lists(st.tuples(names, scalars), max_size=5).map(build),
-    lambda nested: st.lists(st.tuples(names, scalars | nested), max_size=4).map(build),
-    max_leaves=8,
-)
-
-
-@given(messages)
+@given(messages(names, scalars, max_leaves=8))
 def test_any_message_survives_its_text(message):
     assert parse(to_text(message)) == message
 

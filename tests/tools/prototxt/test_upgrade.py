@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caffe_tools.errors import CaffeToolsError
-from caffe_tools.prototxt.message import Identifier, Message
+from caffe_tools.prototxt.message import Identifier
 from caffe_tools.prototxt.text import load, parse, to_text
 from caffe_tools.prototxt.upgrade import V1_TYPES, upgrade
 from caffe_tools.prototxt.upgrade_v0 import V0_TYPES
+from drawn_messages import messages
 
 
 def becomes(old, new):
@@ -308,22 +309,8 @@ field_values = st.sampled_from(
 )
 
 
-def build(fields):
-    message = Message()
-    for name, value in fields:
-        message.add(name, value)
-    return message
-
-
-nets = st.recursive(
-    st.lists(st.tuples(field_names, field_values), max_size=4).map(build),
-    lambda nested: st.lists(st.tuples(field_names, field_values | nested), max_size=4).map(build),
-    max_leaves=10,
-)
-
-
 @pytest.mark.filterwarnings("ignore:.*means nothing in a")
-@given(nets)
+@given(messages(field_names, field_values, max_leaves=10))
 def test_any_net_is_upgraded_for_good_or_refused(net):
     try:
         result = upgrade(net)
