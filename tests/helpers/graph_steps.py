@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+SHAPES = [(2, 3), (1, 4), (3, 1), (4, 5), (2, 3, 4), (1, 2, 3), (2, 2, 3, 3), (1, 4, 4, 4), (2, 3, 4, 6), (1, 9, 3, 4)]
+"""What a graph begins with."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -124,6 +127,9 @@ STEPS = {
     "Softplus": unary("Softplus", lambda t, x: t.nn.functional.softplus(x, threshold=100)),
     "LeakyRelu": Step(lambda op, x: op.LeakyRelu(x, alpha=0.25), lambda t, x: t.nn.functional.leaky_relu(x, 0.25)),
     "PRelu": Step(lambda op, x, a: op.PRelu(x, a), lambda t, x, a: t.where(x > 0, x, a * x), row),
+    "HardSigmoid": Step(
+        lambda op, x: op.HardSigmoid(x, alpha=0.5, beta=0.25), lambda t, x: t.clamp(0.5 * x + 0.25, 0, 1)
+    ),
     "Elu": Step(lambda op, x: op.Elu(x, alpha=1.5), lambda t, x: t.nn.functional.elu(x, 1.5)),
     "Softmax": Step(lambda op, x: op.Softmax(x, axis=1), lambda t, x: t.softmax(x, 1)),
     "LogSoftmax": Step(lambda op, x: op.LogSoftmax(x, axis=-1), lambda t, x: t.log_softmax(x, -1)),

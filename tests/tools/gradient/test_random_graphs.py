@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from caffe_tools.gradient import RULES, gradients
 from caffe_tools.graph.builder import Builder
 from double_evaluator import evaluator
-from graph_steps import STEPS
+from graph_steps import SHAPES, STEPS
 
-SHAPES = [(2, 3), (1, 4), (3, 1), (4, 5), (2, 3, 4), (1, 2, 3), (2, 2, 3, 3), (1, 4, 4, 4), (2, 3, 4, 6), (1, 9, 3, 4)]
 BEFORE = ["Add", "Mul", "PRelu", "Sigmoid", "Sin", "Sub", "Tanh"]
 """Steps that keep the shape."""
 LARGEST = 200

@@ -11,18 +11,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from caffe_tools.binaryproto.wire import (
-    BYTES,
-    FIXED32,
-    FIXED64,
-    VARINT,
-    Item,
-    WireFile,
-    encoded_bytes,
-    encoded_key,
-    encoded_varint,
-    signed,
-)
+from caffe_tools.binaryproto import wire
+from caffe_tools.binaryproto.wire import BYTES, FIXED32, FIXED64, VARINT, WireFile
 from caffe_tools.errors import CaffemodelError
 from caffe_tools.files import whole_file
 
@@ -70,7 +60,7 @@ def read_blob(path: str | os.PathLike) -> np.ndarray:
     return read_blob_at(file, 0, file.size, "the blob")
 
 
-def _find_blobs(file: WireFile, layer: Item, what: str) -> tuple[str, list[tuple[int, int]]]:
+def _find_blobs(file: WireFile, layer: wire.Item, what: str) -> tuple[str, list[tuple[int, int]]]:
     """A layer's name and where its blobs start and end; a V0 layer has both one message deeper."""
     is_v1 = layer.number == NET_LAYERS_V1
     name_number, blobs_number = (V1_NAME, V1_BLOBS) if is_v1 else (LAYER_NAME, LAYER_BLOBS)
@@ -125,7 +115,7 @@ def read_blob_at(file: WireFile, start: int, end: int, what: str) -> np.ndarray:
         file.fail(f"{what}: {_spelled(shape)} is too large a shape")
 
 
-def _read_dims(file: WireFile, shape: Item, what: str) -> list[int]:
+def _read_dims(file: WireFile, shape: wire.Item, what: str) -> list[int]:
     dims: list[int] = []
     for item in file.items(shape.start, shape.end, what):
         if item.number == SHAPE_DIM and item.wire_type == VARINT:
@@ -134,7 +124,7 @@ def _read_dims(file: WireFile, shape: Item, what: str) -> list[int]:
             position = item.start
             while position < item.end:
                 value, position = file.varint(position, item.end, what)
-                dims.append(signed(value))
+                dims.append(wire.signed(value))
     return dims
 
 
@@ -156,7 +146,7 @@ def write(path: str | os.PathLike, layers: Iterable[tuple[str, str, Sequence[np.
     share a name (Caffe would load both into one), or beyond Caffe's limit of 2 GB.
     """
     with whole_file(path, CaffemodelError) as temporary, open(temporary, "xb") as file:
-        file.write(encoded_bytes(NET_NAME, name.encode("utf-8", "backslashreplace")) if name else b"")
+        file.write(wire.encoded_text(NET_NAME, name) if name else b"")
         seen: set[str] = set()
         for layer_name, layer_type, blobs in layers:
             if len(blobs) and layer_name in seen:
@@ -170,19 +160,16 @@ def write(path: str | os.PathLike, layers: Iterable[tuple[str, str, Sequence[np.
 
 
 def _layer_parts(name: str, type_name: str, blobs: Sequence[np.ndarray]) -> list[bytes | memoryview]:
-    parts: list[bytes | memoryview] = [
-        encoded_bytes(LAYER_NAME, name.encode("utf-8", "backslashreplace")),
-        encoded_bytes(LAYER_TYPE, type_name.encode("utf-8", "backslashreplace")),
-    ]
+    parts: list[bytes | memoryview] = [wire.encoded_text(LAYER_NAME, name), wire.encoded_text(LAYER_TYPE, type_name)]
     for blob in blobs:
         parts += encoded_blob(LAYER_BLOBS, blob)
     size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
-    return [encoded_key(NET_LAYER) + encoded_varint(size), *parts]
+    return [wire.encoded_key(NET_LAYER) + wire.encoded_varint(size), *parts]
 
 
 def encoded_blob(number: int, blob: np.ndarray) -> list[bytes | memoryview]:
     """The field ``number`` of a message, a BlobProto that holds the array as float32; its values are not copied."""
     values = np.ascontiguousarray(blob, "<f4").reshape(-1)
-    dims = encoded_bytes(SHAPE_DIM, b"".join(map(encoded_varint, np.shape(blob))))
-    head = encoded_bytes(BLOB_SHAPE, dims) + encoded_key(BLOB_DATA) + encoded_varint(values.nbytes)
-    return [encoded_key(number) + encoded_varint(len(head) + values.nbytes) + head, values.data]
+    dims = wire.encoded_bytes(SHAPE_DIM, b"".join(map(wire.encoded_varint, np.shape(blob))))
+    head = wire.encoded_bytes(BLOB_SHAPE, dims) + wire.encoded_key(BLOB_DATA) + wire.encoded_varint(values.nbytes)
+    return [wire.encoded_key(number) + wire.encoded_varint(len(head) + values.nbytes) + head, values.data]

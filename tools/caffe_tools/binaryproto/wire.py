@@ -142,6 +142,10 @@ def encoded_bytes(number: int, content: bytes) -> bytes:
     return encoded_key(number) + encoded_varint(len(content)) + content
 
 
+def encoded_text(number: int, text: str) -> bytes:
+    return encoded_bytes(number, text.encode("utf-8", "backslashreplace"))
+
+
 def encoded_integer(number: int, value: int) -> bytes:
     return encoded_key(number, VARINT) + encoded_varint(value)
 

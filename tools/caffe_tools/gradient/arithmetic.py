@@ -34,7 +34,7 @@ def _pow_by_base(n: NodeGradient) -> ir.Value:
             return op.zeros(n.y[0])
         if value == 1:
             return n.dy
-        power = {2: lambda: base, 3: lambda: op.Mul(base, base)}.get(value, lambda: op.Pow(base, value - 1))()
+        power = base if value == 2 else op.Mul(base, base) if value == 3 else op.Pow(base, value - 1)
         return op.Mul(n.dy, op.Mul(power, value))
     return op.Mul(n.dy, op.Mul(n.x[1], op.Pow(base, op.Sub(n.x[1], 1))))
 
@@ -65,6 +65,13 @@ elementwise(
     "Elu",
     lambda n: n.op.Where(n.op.Greater(n.x[0], 0), n.dy, n.op.Mul(n.dy, n.op.Add(n.y[0], n.attribute("alpha", 1.0)))),
 )
+
+
+@rule("HardSigmoid")
+def hard_sigmoid(n: NodeGradient, index: int) -> ir.Value:
+    """α · dy where 0 < y < 1."""
+    op, y = n.op, n.y[0]
+    return op.Where(op.And(op.Greater(y, 0), op.Less(y, 1)), op.Mul(n.dy, n.attribute("alpha", 0.2)), 0)
 
 
 @rule("Clip")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from caffe_tools.gradient.rules import NodeGradient, rule, sum_to_shape
 from caffe_tools.graph.builder import Builder
+from caffe_tools.graph.dims import all_known
 
 
 def _transpose_matrix(op: Builder, value: ir.Value) -> ir.Value:
@@ -53,7 +55,7 @@ def gemm(n: NodeGradient, index: int) -> ir.Value:
     return op.Gemm(n.x[0], dy, alpha=alpha, transA=1 - transposed_a)
 
 
-class _Window:
+class Window:
     """Strides, dilations, pads and groups of a convolution, with ONNX's defaults."""
 
     def __init__(self, n: NodeGradient) -> None:
@@ -68,55 +70,44 @@ class _Window:
         self.pads = list(n.attribute("pads") or [0] * (2 * spatial)) if auto_pad == "NOTSET" else [0] * (2 * spatial)
         self.spatial = spatial
 
-    def reach(self, axis: int) -> int:
-        """The extent of the dilated kernel."""
-        return (self.kernel[axis] - 1) * self.dilations[axis] + 1
+    def attributes(self) -> dict[str, Any]:
+        """Those of a convolution with the same windows."""
+        names = ("kernel_shape", "strides", "dilations", "pads", "group")
+        return dict(zip(names, (self.kernel, self.strides, self.dilations, self.pads, self.group), strict=True))
+
+    def leftover(self, n: NodeGradient) -> list[int] | None:
+        """How many elements at the end of each axis no window reaches, because the strides do not divide the axis."""
+        leftover = []
+        for axis in range(self.spatial):
+            wide, narrow = n.shape(0)[axis + 2], n.op.shape(n.y[0])[axis + 2]
+            if isinstance(wide, int) and isinstance(narrow, int):
+                padded = wide + self.pads[axis] + self.pads[axis + self.spatial]
+                reach = (self.kernel[axis] - 1) * self.dilations[axis] + 1
+                leftover.append(padded - ((narrow - 1) * self.strides[axis] + reach))
+            elif self.strides[axis] != 1:
+                raise n.error("strides other than 1 need a known image size")
+            else:
+                leftover.append(0)
+        return leftover if any(leftover) else None
 
 
 @rule("Conv")
 def convolution(n: NodeGradient, index: int) -> ir.Value:
     """dx is the transposed convolution of dy, dw the correlation of x with dy, db the sum of dy."""
-    op, window = n.op, _Window(n)
+    op, window = n.op, Window(n)
     if index == 2:
         return op.ReduceSum(n.dy, [0, *range(2, window.spatial + 2)], keepdims=0)
     if index == 1:
         return _by_weight(n, window, wide=n.x[0], narrow=n.dy)
-    leftover = _leftover(n, window)
-    return op.ConvTranspose(
-        n.dy,
-        n.x[1],
-        kernel_shape=window.kernel,
-        strides=window.strides,
-        dilations=window.dilations,
-        pads=window.pads,
-        group=window.group,
-        output_padding=leftover if any(leftover) else None,
-    )
+    return op.ConvTranspose(n.dy, n.x[1], output_padding=window.leftover(n), **window.attributes())
 
 
-def _leftover(n: NodeGradient, window: _Window) -> list[int]:
-    """How many elements at the end of each axis no window reaches, because the strides do not divide the axis."""
-    leftover = []
-    for axis in range(window.spatial):
-        wide, narrow = n.shape(0)[axis + 2], n.op.shape(n.y[0])[axis + 2]
-        if not isinstance(wide, int) or not isinstance(narrow, int):
-            if window.strides[axis] != 1:
-                raise n.error("strides other than 1 need a known image size")
-            leftover.append(0)
-            continue
-        padded = wide + window.pads[axis] + window.pads[axis + window.spatial]
-        leftover.append(padded - ((narrow - 1) * window.strides[axis] + window.reach(axis)))
-    return leftover
-
-
-def _by_weight(n: NodeGradient, window: _Window, wide: ir.Value, narrow: ir.Value) -> ir.Value:
+def _by_weight(n: NodeGradient, window: Window, wide: ir.Value, narrow: ir.Value) -> ir.Value:
     """Σ over the batch and the positions of ``narrow`` of narrow · the window of ``wide`` beneath it."""
-    batch, channels, *size = n.op.shape(wide)
-    positions = n.op.shape(narrow)[2:]
-    is_known = all(isinstance(dim, int) for dim in (*size, *positions))
-    if is_known and window.group == 1 and channels >= FEWEST_CHANNELS:
+    (batch, *image), positions = n.op.shape(wide), n.op.shape(narrow)[2:]
+    if window.group == 1 and all_known(image) and all_known(positions) and image[0] >= FEWEST_CHANNELS:
         images = batch if isinstance(batch, int) else LIKELY_BATCH
-        if images * math.prod(positions) * math.prod(window.kernel) * channels <= MOST_GATHERED:
+        if images * math.prod(positions) * math.prod(window.kernel) * image[0] <= MOST_GATHERED:
             return _by_weight_as_product(n.op, window, wide, narrow)
     return _by_weight_as_convolution(n, window, wide, narrow)
 
@@ -129,7 +120,7 @@ LIKELY_BATCH = 32
 """For a batch that only the running graph knows."""
 
 
-def _by_weight_as_product(op: Builder, window: _Window, wide: ir.Value, narrow: ir.Value) -> ir.Value:
+def _by_weight_as_product(op: Builder, window: Window, wide: ir.Value, narrow: ir.Value) -> ir.Value:
     """One product of matrices: ``narrow``, a row for each channel, with the windows, a row for each position.
 
     With the channels at the end, each element of each window is gathered with all its channels at once. In ONNX Runtime
@@ -139,8 +130,9 @@ def _by_weight_as_product(op: Builder, window: _Window, wide: ir.Value, narrow: 
     images = op.Transpose(wide, perm=[0, *range(2, spatial + 2), 1])
     if any(window.pads):
         images = op.Pad(images, [0, *window.pads[:spatial], 0, 0, *window.pads[spatial:], 0])
-    size, kernel = op.shape(images)[1:-1], math.prod(window.kernel)
-    places = _places_in_windows(op, window, size, op.shape(narrow)[2:])
+    size, positions, kernel = op.shape(images)[1:-1], op.shape(narrow)[2:], math.prod(window.kernel)
+    assert all_known(size) and all_known(positions)
+    places = _places_in_windows(op, window, size, positions)
     windows = op.Gather(op.reshape(images, [op.shape(wide)[0], math.prod(size), channels]), places, axis=1)
     rows = op.reshape(op.Transpose(narrow, perm=[1, 0, *range(2, spatial + 2)]), [outputs, -1])
     product = op.Gemm(rows, op.reshape(windows, [-1, kernel * channels]))
@@ -148,7 +140,7 @@ def _by_weight_as_product(op: Builder, window: _Window, wide: ir.Value, narrow: 
     return op.reshape(by_channel, [outputs, channels, *window.kernel])
 
 
-def _places_in_windows(op: Builder, window: _Window, size: Sequence[int], positions: Sequence[int]) -> ir.Value:
+def _places_in_windows(op: Builder, window: Window, size: Sequence[int], positions: Sequence[int]) -> ir.Value:
     """Where each element of each window lies in a flattened image of ``size``: positions × kernel.
 
     It is the sum of a part for each axis, so that no table of that size is stored in the model.
@@ -163,7 +155,7 @@ def _places_in_windows(op: Builder, window: _Window, size: Sequence[int], positi
     return reduce(op.Add, parts)
 
 
-def _by_weight_as_convolution(n: NodeGradient, window: _Window, wide: ir.Value, narrow: ir.Value) -> ir.Value:
+def _by_weight_as_convolution(n: NodeGradient, window: Window, wide: ir.Value, narrow: ir.Value) -> ir.Value:
     """A convolution whose channels are the images of the batch, whose strides are the dilations and the other way
     round; with groups, the groups stay groups.
     """
@@ -192,22 +184,14 @@ def _by_weight_as_convolution(n: NodeGradient, window: _Window, wide: ir.Value, 
 @rule("ConvTranspose")
 def transposed_convolution(n: NodeGradient, index: int) -> ir.Value:
     """dx is the convolution of dy; the weight sees dy through the windows and x at their positions."""
-    op, window = n.op, _Window(n)
+    op, window = n.op, Window(n)
     if n.attribute("output_shape") is not None:
         raise n.error("output_shape is not covered, give explicit pads")
     if index == 2:
         return op.ReduceSum(n.dy, [0, *range(2, window.spatial + 2)], keepdims=0)
     if index == 1:
         return _by_weight(n, window, wide=n.dy, narrow=n.x[0])
-    return op.Conv(
-        n.dy,
-        n.x[1],
-        kernel_shape=window.kernel,
-        strides=window.strides,
-        dilations=window.dilations,
-        pads=window.pads,
-        group=window.group,
-    )
+    return op.Conv(n.dy, n.x[1], **window.attributes())
 
 
 @rule("BatchNormalization")

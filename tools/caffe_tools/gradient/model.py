@@ -14,8 +14,9 @@ from onnx_ir.serde import SerdeError
 
 from caffe_tools.errors import GraphError, nearest, one_line
 from caffe_tools.gradient.reverse import gradients
-from caffe_tools.gradient.rules import NOT_DIFFERENTIABLE, RULES
+from caffe_tools.gradient.rules import NOT_DIFFERENTIABLE, RULES, diffs_or_zeros
 from caffe_tools.graph.builder import OPSET, Builder
+from caffe_tools.graph.dims import dtype_of
 
 
 def gradient_model(
@@ -49,11 +50,11 @@ def _differentiated(standing: ir.Model, output: str, by: Sequence[str], output_d
     graph.outputs.extend([target, *sources])  # so that no source is taken for unused
     RemoveUnusedNodesPass()(standing)
     graph.outputs.clear()
-    op = Builder.over(graph, target.dtype.numpy())
+    op = Builder.over(graph, dtype_of(target))
     op.output(target, output)
     seed = _seed(op, target, output_diff)
-    for name, source, diff in zip(by, sources, gradients(op, {target: seed}, sources), strict=True):
-        op.output(op.zeros(source) if diff is None else diff, f"{name}.diff")
+    for name, diff in zip(by, diffs_or_zeros(op, gradients(op, {target: seed}, sources), sources), strict=True):
+        op.output(diff, f"{name}.diff")
     RemoveUnusedNodesPass()(standing)
     for value in [value for value in graph.inputs if not value.uses() and not value.is_graph_output()]:
         if value.name != output_diff:
@@ -125,7 +126,7 @@ def _float_value(values: dict[str, ir.Value], name: str) -> ir.Value:
     if value.dtype is None or value.shape is None:
         raise GraphError(f"the dtype and rank of {name!r} cannot be told, so there is no gradient of or by it")
     if not value.dtype.is_floating_point():
-        raise GraphError(f"{name!r} holds {value.dtype.numpy()}, and there are gradients of and by floats alone")
+        raise GraphError(f"{name!r} holds {dtype_of(value)}, and there are gradients of and by floats alone")
     return value
 
 
@@ -133,5 +134,5 @@ def _seed(op: Builder, target: ir.Value, output_diff: str | None) -> ir.Value:
     if output_diff is not None:
         if output_diff in named_values(op.graph):
             raise GraphError(f"the model has a tensor {output_diff!r} already: give output_diff another name")
-        return op.input(output_diff, op.shape(target), target.dtype.numpy())
-    return op.Add(op.zeros(target), np.ones((), target.dtype.numpy()))
+        return op.input(output_diff, op.shape(target), dtype_of(target))
+    return op.Add(op.zeros(target), np.ones((), dtype_of(target)))

@@ -7,8 +7,10 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from caffe_tools.gradient.linear import Window
 from caffe_tools.gradient.rules import NodeGradient, rule
 from caffe_tools.gradient.shapes import scatter_by_flat_index
+from caffe_tools.graph.dims import all_known, dtype_of
 
 
 @rule("MaxPool")
@@ -28,43 +30,35 @@ def max_pool(n: NodeGradient, index: int) -> ir.Value:
 @rule("AveragePool")
 def average_pool(n: NodeGradient, index: int) -> ir.Value:
     """dy / k spread over its window: a transposed convolution with ones, channel by channel."""
-    op, shape = n.op, n.shape(0)
-    spatial = len(shape) - 2
-    kernel = n.attribute("kernel_shape")
-    strides = list(n.attribute("strides") or [1] * spatial)
-    pads = list(n.attribute("pads") or [0] * (2 * spatial))
-    size, output = shape[2:], op.shape(n.y[0])[2:]
-    padded = any(pads) and not n.attribute("count_include_pad", 0)
-    if padded or n.attribute("ceil_mode", 0) or n.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise n.error("only explicit pads that count, and no ceil_mode, are covered")
-    if any(d != 1 for d in n.attribute("dilations") or [1]):
+    channels, *size = n.shape(0)[1:]
+    padded = any(n.attribute("pads", [])) and not n.attribute("count_include_pad", 0)
+    if padded or n.attribute("ceil_mode", 0):
+        raise n.error("only pads that count, and no ceil_mode, are covered")
+    if any(d != 1 for d in n.attribute("dilations", [])):
         raise n.error("dilations are not covered")
-    if not all(isinstance(dim, int) for dim in (*size, *output)):
+    if not all_known([channels, *size]):
         raise n.error("the image size must be known")
-    leftover = [
-        size[a] + pads[a] + pads[a + spatial] - ((output[a] - 1) * strides[a] + kernel[a]) for a in range(spatial)
-    ]
-    ones = op.constant(np.full((shape[1], 1, *kernel), 1.0 / math.prod(kernel), n.dy.dtype.numpy()))
-    return op.ConvTranspose(
-        n.dy, ones, strides=strides, pads=pads, group=shape[1], output_padding=leftover if any(leftover) else None
-    )
+    window = Window(n)
+    window.group = channels
+    ones = np.full((channels, 1, *window.kernel), 1.0 / math.prod(window.kernel), dtype_of(n.dy))
+    return n.op.ConvTranspose(n.dy, n.op.constant(ones), output_padding=window.leftover(n), **window.attributes())
 
 
 @rule("GlobalAveragePool")
 def global_average_pool(n: NodeGradient, index: int) -> ir.Value:
     op, axes = n.op, list(range(2, len(n.shape(0))))
-    return op.Expand(op.Div(n.dy, op.count(n.x[0], axes)), op.dims(n.x[0], range(len(n.shape(0)))))
+    return op.Expand(op.Div(n.dy, op.count(n.x[0], axes)), op.dims(n.x[0]))
 
 
 @rule("GlobalMaxPool")
 def global_max_pool(n: NodeGradient, index: int) -> ir.Value:
     """dy to the first of the largest elements."""
-    op, rank = n.op, len(n.shape(0))
+    op = n.op
     batch, channels, *_ = n.shape(0)
     flat = op.reshape(n.x[0], [batch, channels, -1])
     winner = op.ArgMax(flat, axis=2, keepdims=1)
     diff = op.ScatterElements(op.zeros(flat), winner, op.reshape(n.dy, [batch, channels, 1]), axis=2)
-    return op.Reshape(diff, op.dims(n.x[0], range(rank)))
+    return n.in_shape_of_input(diff)
 
 
 @rule("LRN")
@@ -85,6 +79,4 @@ def _mean_of_channels(n: NodeGradient, value: ir.Value) -> ir.Value:
     before, behind = (size - 1) // 2, size // 2
     rows = op.reshape(value, [batch, 1, channels, -1])
     mean = op.AveragePool(rows, kernel_shape=[size, 1], pads=[before, 0, behind, 0], count_include_pad=1)
-    result = op.Reshape(mean, op.dims(n.x[0], range(len(n.shape(0)))))
-    result.shape = ir.Shape(n.shape(0))
-    return result
+    return n.in_shape_of_input(mean)

@@ -37,7 +37,7 @@ def _with_reduced_axes(n: NodeGradient, value: ir.Value) -> ir.Value:
 
 def _spread(n: NodeGradient, value: ir.Value) -> ir.Value:
     """``value`` of the reduction's output shape, repeated to the shape of its input."""
-    result = n.op.Expand(_with_reduced_axes(n, value), n.op.dims(n.x[0], range(len(n.shape(0)))))
+    result = n.op.Expand(_with_reduced_axes(n, value), n.op.dims(n.x[0]))
     result.shape = ir.Shape(n.shape(0))
     return result
 

@@ -55,7 +55,7 @@ def _values_that_depend_on(op: Builder, by: Sequence[ir.Value]) -> set[ir.Value]
 
 
 def _last_node(op: Builder, tops: Sequence[ir.Value]) -> ir.Node:
-    nodes = [top.producer() for top in tops]
+    nodes = [node for top in tops if (node := top.producer()) is not None]
     if len(nodes) > 1:
         order = {node: index for index, node in enumerate(op.graph)}
         nodes.sort(key=lambda node: order[node])
@@ -77,7 +77,7 @@ def _node_gradient(op: Builder, node: ir.Node, depends: set[ir.Value], diffs: di
     output_diffs = [diffs.get(output) for output in node.outputs]
     if all(diff is None for diff in output_diffs):
         return
-    wanted = [index for index, value in enumerate(node.inputs) if value is not None and value in depends]
+    wanted = [(index, value) for index, value in enumerate(node.inputs) if value is not None and value in depends]
     if not wanted and not any(value in depends for value in _captured(node)):
         return
     rule = RULES.get(node.op_type) if node.domain == "" else None
@@ -86,10 +86,10 @@ def _node_gradient(op: Builder, node: ir.Node, depends: set[ir.Value], diffs: di
         where = f" of layer {layer!r}" if layer else f" ({node.name})"
         raise GraphError(f"no gradient rule for ONNX op {node.op_type}{where}")
     view = NodeGradient(op, node, output_diffs)
-    for index in wanted:
+    for index, value in wanted:
         diff = rule(view, index)
         if diff is not None:
-            _add(op, diffs, node.inputs[index], diff)
+            _add(op, diffs, value, diff)
 
 
 def _captured(node: ir.Node) -> list[ir.Value]:

@@ -6,7 +6,7 @@ inputs, y its (first) output and dy the diff of y.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,8 @@ class NodeGradient:
     def __init__(self, op: Builder, node: ir.Node, output_diffs: list[ir.Value | None]) -> None:
         self.op = op
         self.node = node
-        self.x = node.inputs
+        self.x: Sequence[Any] = node.inputs
+        """None where an optional one is left out."""
         self.y = node.outputs
         self.output_diffs = output_diffs
         self.memo: dict[str, Any] = {}
@@ -36,9 +37,7 @@ class NodeGradient:
     @property
     def dy(self) -> ir.Value:
         """The diff of the first output."""
-        if self.output_diffs[0] is None:
-            return self.op.zeros(self.y[0])
-        return self.output_diffs[0]
+        return diffs_or_zeros(self.op, self.output_diffs[:1], self.y[:1])[0]
 
     def attribute(self, name: str, default: Any = None) -> Any:
         attribute = self.node.attributes.get(name)
@@ -46,6 +45,12 @@ class NodeGradient:
 
     def shape(self, index: int) -> tuple:
         return self.op.shape(self.x[index])
+
+    def in_shape_of_input(self, value: ir.Value) -> ir.Value:
+        """``value``, which has as many elements as the first input, in that one's shape."""
+        result = self.op.Reshape(value, self.op.dims(self.x[0]))
+        result.shape = ir.Shape(self.shape(0))
+        return result
 
     def constant(self, index: int) -> np.ndarray | None:
         """The value of input ``index`` where it is a stored tensor, else None."""
@@ -64,12 +69,13 @@ Rule = Callable[[NodeGradient, int], "ir.Value | None"]
 RULES: dict[str, Rule] = {}
 
 
-def elementwise(op_type: str, *by_input: Callable[[NodeGradient], ir.Value]) -> None:
-    """Register an elementwise operator: one function for each input; inputs may have been broadcast."""
+def elementwise(op_type: str, *by_input: Callable[[NodeGradient], ir.Value] | None) -> None:
+    """Register an elementwise operator: one function for each input, None for one without a gradient; the last function
+    is that of all further inputs. Inputs may have been broadcast."""
 
-    def rule(n: NodeGradient, index: int) -> ir.Value:
+    def rule(n: NodeGradient, index: int) -> ir.Value | None:
         by = by_input[min(index, len(by_input) - 1)]
-        return sum_to_shape(n.op, by(n), n.x[index])
+        return by and sum_to_shape(n.op, by(n), n.x[index])
 
     RULES[op_type] = rule
 
@@ -83,6 +89,11 @@ def rule(*op_types: str) -> Callable[[Rule], Rule]:
         return function
 
     return register
+
+
+def diffs_or_zeros(op: Builder, diffs: Iterable[ir.Value | None], values: Iterable[ir.Value]) -> list[ir.Value]:
+    """The diffs of ``values``, zeros for those that no gradient reaches."""
+    return [op.zeros(value) if diff is None else diff for diff, value in zip(diffs, values, strict=True)]
 
 
 def sum_to_shape(op: Builder, diff: ir.Value, like: ir.Value) -> ir.Value:
@@ -100,7 +111,7 @@ def sum_to_shape(op: Builder, diff: ir.Value, like: ir.Value) -> ir.Value:
     unclear = [(h, w) for h, w in zip(kept, want, strict=True) if h != w and w != 1 and h != 1]
     if any(isinstance(w, str) for _, w in unclear):
         return _sum_to_dims_known_when_run(op, diff, like)
-    return op.Expand(diff, op.dims(like, range(len(want)))) if op.shape(diff) != want and not unclear else diff
+    return op.Expand(diff, op.dims(like)) if op.shape(diff) != want and not unclear else diff
 
 
 def _sum_to_dims_known_when_run(op: Builder, diff: ir.Value, like: ir.Value) -> ir.Value:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from caffe_tools.gradient import gradients
+from caffe_tools.gradient.rules import diffs_or_zeros
 from caffe_tools.graph.builder import Builder
+from caffe_tools.graph.dims import dtype_of
 
 Values = Sequence[ir.Value]
 Step = Callable[[Builder, Values, Values, Values], tuple[ir.Value, Values]]
@@ -38,43 +40,34 @@ class _Scan:
     step: Step
 
     def forward(self) -> tuple[ir.Value, Values]:
-        inner, state, weights = self._inner()
-        output, after = self.step(inner, _items(inner, self.sequences), state, weights)
-        # the weights go round with the state, so that the node's inputs say all that it depends on
-        results = self._node(inner, [*self.state, *self.weights], self.sequences, [*after, *weights], [output])
-        return results[-1], results[: len(state)]
+        after, (output,) = self._steps(collect_states=False)
+        return output, after
 
-    def _states_before(self) -> Values:
-        """The state before each step, as sequences."""
-        inner, state, weights = self._inner()
-        _, after = self.step(inner, _items(inner, self.sequences), state, weights)
-        results = self._node(inner, [*self.state, *self.weights], self.sequences, [*after, *weights], state)
-        return results[-len(state) :]
-
-    def _inner(self) -> tuple[Builder, Values, Values]:
+    def _steps(self, collect_states: bool) -> tuple[Values, Values]:
+        """The state after all steps, and as sequences the state before each step or else the output of each."""
         inner = self.op.inner("step")
-        return inner, _inputs(inner, self.state), _inputs(inner, self.weights)
+        state, weights = _inputs(inner, self.state), _inputs(inner, self.weights)
+        output, after = self.step(inner, _items(inner, self.sequences), state, weights)
+        collected = state if collect_states else [output]
+        # the weights go round with the state, so that the node's inputs say all that it depends on
+        results = self._node(inner, [*self.state, *self.weights], self.sequences, [*after, *weights], collected)
+        return results[: len(state)], results[-len(collected) :]
 
     def backward(self, output_diff: ir.Value | None, *state_diffs: ir.Value | None) -> list[ir.Value | None]:
         """The diffs of the sequences and the weights: from the last step to the first, each is run again from the
         state that it began with."""
-        op, before = self.op, self._states_before()
-        carried = [op.zeros(s) if diff is None else diff for s, diff in zip(self.state, state_diffs, strict=True)]
-        carried += [op.zeros(weight) for weight in self.weights]
+        op, (_, before) = self.op, self._steps(collect_states=True)
+        carried = [*diffs_or_zeros(op, state_diffs, self.state), *(op.zeros(weight) for weight in self.weights)]
         sequences = [*self.sequences, *before, *([] if output_diff is None else [output_diff])]
         inner = op.inner("gradient")
-        state_diffs, sums, weights = (_inputs(inner, part) for part in (self.state, self.weights, self.weights))
-        items = _items(inner, sequences)
-        items, state, output_diffs = _parts(items, len(self.sequences), len(before))
+        diffs_after, sums, weights = (_inputs(inner, part) for part in (self.state, self.weights, self.weights))
+        items, state, output_diffs = _parts(_items(inner, sequences), len(self.sequences), len(before))
         output, after = self.step(inner, items, state, weights)
-        seeds = dict(zip(after, state_diffs, strict=True))
+        seeds = dict(zip(after, diffs_after, strict=True))
         for diff in output_diffs:
             seeds[output] = inner.Add(seeds[output], diff) if output in seeds else diff
         by = [*state, *weights, *items]
-        found = [
-            inner.zeros(value) if diff is None else diff
-            for value, diff in zip(by, gradients(inner, seeds, by), strict=True)
-        ]
+        found = diffs_or_zeros(inner, gradients(inner, seeds, by), by)
         to_state, to_weights, to_items = _parts(found, len(state), len(weights))
         sums = [inner.Add(total, diff) for total, diff in zip(sums, to_weights, strict=True)]
         results = self._node(
@@ -113,11 +106,11 @@ class _Scan:
 
 
 def _inputs(inner: Builder, values: Values) -> Values:
-    return [inner.input("carried", inner.shape(value), value.dtype.numpy()) for value in values]
+    return [inner.input("carried", inner.shape(value), dtype_of(value)) for value in values]
 
 
 def _items(inner: Builder, sequences: Values) -> Values:
-    return [inner.input("item", inner.shape(value)[1:], value.dtype.numpy()) for value in sequences]
+    return [inner.input("item", inner.shape(value)[1:], dtype_of(value)) for value in sequences]
 
 
 def _parts(values: Values, *sizes: int) -> list[Values]:

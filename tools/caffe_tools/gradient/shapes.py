@@ -5,18 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from caffe_tools.gradient.rules import NodeGradient, rule, sum_to_shape
-
-
-def _back_to_input_shape(n: NodeGradient, diff: ir.Value) -> ir.Value:
-    result = n.op.Reshape(diff, n.op.dims(n.x[0], range(len(n.shape(0)))))
-    result.shape = ir.Shape(n.shape(0))
-    return result
+from caffe_tools.gradient.rules import NodeGradient, diffs_or_zeros, rule, sum_to_shape
+from caffe_tools.graph.dims import all_known
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def reshape(n: NodeGradient, index: int) -> ir.Value:
-    return _back_to_input_shape(n, n.dy)
+    return n.in_shape_of_input(n.dy)
 
 
 @rule("Transpose")
@@ -62,7 +57,7 @@ def concat(n: NodeGradient, index: int) -> ir.Value:
     axis %= len(n.shape(0))
     if "parts" not in n.memo:
         sizes = [n.shape(i)[axis] for i in range(len(n.x))]
-        if all(isinstance(size, int) for size in sizes):
+        if all_known(sizes):
             lengths = op.constant(sizes, np.int64)
         else:
             lengths = op.Concat(*(op.dims(x, [axis]) for x in n.x), axis=0)
@@ -76,9 +71,7 @@ def concat(n: NodeGradient, index: int) -> ir.Value:
 @rule("Split")
 def split(n: NodeGradient, index: int) -> ir.Value:
     """The diffs of the parts side by side; a part that nobody uses has a diff of zeros."""
-    op = n.op
-    parts = [op.zeros(y) if dy is None else dy for y, dy in zip(n.y, n.output_diffs, strict=True)]
-    return op.Concat(*parts, axis=n.attribute("axis", 0))
+    return n.op.Concat(*diffs_or_zeros(n.op, n.output_diffs, n.y), axis=n.attribute("axis", 0))
 
 
 @rule("Slice")
@@ -86,12 +79,12 @@ def slice_(n: NodeGradient, index: int) -> ir.Value:
     """dy with zeros where nothing was taken."""
     op, shape = n.op, n.shape(0)
     starts, ends, axes, steps = (n.constant(i) for i in range(1, 5))
-    known = starts is not None and ends is not None and (len(n.x) < 4 or n.x[3] is None or axes is not None)
-    if known and (len(n.x) < 5 or n.x[4] is None or (steps is not None and np.all(steps == 1))):
-        axes = list(range(len(starts))) if axes is None else [int(axis) % len(shape) for axis in axes]
-        if all(isinstance(shape[axis], int) for axis in axes):
+    is_known = all(n.constant(i) is not None for i, x in enumerate(n.x) if i and x is not None)
+    if is_known and starts is not None and ends is not None and (steps is None or (steps == 1).all()):
+        taken_from = range(len(starts)) if axes is None else [int(axis) % len(shape) for axis in axes]
+        if all_known([shape[axis] for axis in taken_from]):
             pads = np.zeros((2, len(shape)), np.int64)
-            for axis, start, end in zip(axes, starts.tolist(), ends.tolist(), strict=True):
+            for axis, start, end in zip(taken_from, starts.tolist(), ends.tolist(), strict=True):
                 first, stop, _ = slice(start, end).indices(shape[axis])
                 pads[:, axis] = first, shape[axis] - stop
             return op.Pad(n.dy, pads.reshape(-1))
@@ -149,7 +142,7 @@ def _flat_indices(n: NodeGradient) -> ir.Value:
     """For each element of the input its place in the flattened input."""
     op = n.op
     count = op.cast(op.Size(n.x[0]), "int64")
-    return _back_to_input_shape(n, op.Range(op.constant(0), count, op.constant(1)))
+    return n.in_shape_of_input(op.Range(op.constant(0), count, op.constant(1)))
 
 
 def scatter_by_flat_index(n: NodeGradient, taken: ir.Value, dy: ir.Value) -> ir.Value:
@@ -157,4 +150,4 @@ def scatter_by_flat_index(n: NodeGradient, taken: ir.Value, dy: ir.Value) -> ir.
     op = n.op
     flat = op.reshape(op.zeros(n.x[0]), [-1])
     flat = op.ScatterElements(flat, op.reshape(taken, [-1]), op.reshape(dy, [-1]), axis=0, reduction="add")
-    return _back_to_input_shape(n, flat)
+    return n.in_shape_of_input(flat)

@@ -18,8 +18,8 @@ import onnx
 import onnx_ir as ir
 
 from caffe_tools.errors import GraphError
-from caffe_tools.graph.dims import Dim, all_known, resolve
-from caffe_tools.graph.inference import infer, shape_of
+from caffe_tools.graph.dims import Dim, all_known, dtype_of, resolve, shape_of
+from caffe_tools.graph.inference import infer
 
 OPSET = 18
 """The opset that graphs are built in: the first whose reductions all take their axes as an input."""
@@ -179,7 +179,7 @@ class Builder:
         dtypes: dict[str, np.dtype] = {}
         for parameter, value in zip(formal, inputs, strict=True):
             if isinstance(value, ir.Value) and value.dtype is not None:
-                dtypes[parameter.type_str] = value.dtype.numpy()
+                dtypes[parameter.type_str] = dtype_of(value)
         values: list[ir.Value | None] = []
         for parameter, value in zip(formal, inputs, strict=True):
             if value is None or isinstance(value, ir.Value):
@@ -211,12 +211,6 @@ class Builder:
         """The dims of ``value``: an int, or a str where the dim is symbolic."""
         return shape_of(value)
 
-    def dtype(self, value: ir.Value) -> np.dtype:
-        """The dtype of ``value``, for numpy."""
-        if value.dtype is None:
-            raise GraphError(f"the dtype of {value.name!r} cannot be told")
-        return value.dtype.numpy()
-
     def cast(self, value: ir.Value, to: ir.Value | str) -> ir.Value:
         """``value`` as dtype ``to`` (a dtype's name, or a value that has it)."""
         dtype = to.dtype if isinstance(to, ir.Value) else _ir_type(to)
@@ -238,12 +232,12 @@ class Builder:
         shape = self.shape(value)
         dims = shape if axes is None else [shape[axis] for axis in axes]
         if all_known(dims):
-            return self.constant(math.prod(dims), self.dtype(value))
+            return self.constant(math.prod(dims), dtype_of(value))
         return self.cast(self.ReduceProd(self.dims(value, axes), keepdims=0), value)
 
     def zeros(self, like: ir.Value) -> ir.Value:
         """Zeros of the shape and dtype of ``like``."""
-        result = self.ConstantOfShape(self.dims(like), value=ir.tensor(np.zeros(1, self.dtype(like))))
+        result = self.ConstantOfShape(self.dims(like), value=ir.tensor(np.zeros(1, dtype_of(like))))
         result.shape = ir.Shape(self.shape(like))
         return result
 

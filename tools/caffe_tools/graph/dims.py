@@ -1,4 +1,4 @@
-"""Shapes whose dims are numbers or symbols: what can be told of them before a graph runs."""
+"""Dtypes, and shapes whose dims are numbers or symbols: what can be told of them before a graph runs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,25 @@ import math
 from collections.abc import Sequence
 from typing import TypeGuard
 
+import numpy as np
+import onnx_ir as ir
+
 from caffe_tools.errors import GraphError
 
 Dim = int | str
 """A number, or the name of a symbolic dim such as ``batch``."""
+
+
+def shape_of(value: ir.Value) -> tuple[Dim, ...]:
+    """The dims of ``value``: an int, or a str where the dim is symbolic."""
+    return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape or ())
+
+
+def dtype_of(value: ir.Value) -> np.dtype:
+    """The dtype of ``value``, for numpy."""
+    if value.dtype is None:
+        raise GraphError(f"the dtype of {value.name!r} cannot be told")
+    return value.dtype.numpy()
 
 
 def all_known(dims: Sequence[Dim | None]) -> TypeGuard[Sequence[int]]:

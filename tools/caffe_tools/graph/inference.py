@@ -9,15 +9,10 @@ import onnx_ir as ir
 from onnx import shape_inference
 
 from caffe_tools.errors import GraphError, one_line
-from caffe_tools.graph.dims import Dim, broadcast_dims
+from caffe_tools.graph.dims import Dim, broadcast_dims, shape_of
 
 LARGEST_CONSTANT = 64
 """Shape inference looks into constants (target shapes, axes, pads) up to this many elements."""
-
-
-def shape_of(value: ir.Value) -> tuple[Dim, ...]:
-    """The dims of ``value``: an int, or a str where the dim is symbolic."""
-    return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape or ())
 
 
 def infer(schema: onnx.defs.OpSchema, node: ir.Node, opset: int) -> None:

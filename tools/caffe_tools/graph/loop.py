@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
+from caffe_tools.graph.dims import dtype_of
 
 Body = Callable[[Builder, ir.Value, Sequence[ir.Value], Sequence[ir.Value]], Sequence[ir.Value]]
 
@@ -20,7 +21,7 @@ def loop(op: Builder, count: ir.Value, state: Sequence[ir.Value], constants: Seq
     """
     inner = op.inner("body")
     step, go_on = inner.input("step", (), "int64"), inner.input("go_on", (), "bool")
-    carried = [inner.input("carried", op.shape(value), op.dtype(value)) for value in (*state, *constants)]
+    carried = [inner.input("carried", op.shape(value), dtype_of(value)) for value in (*state, *constants)]
     after = body(inner, step, carried[: len(state)], carried[len(state) :])
     for value in (go_on, *after, *carried[len(state) :]):
         inner.graph.outputs.append(inner.Identity(value))

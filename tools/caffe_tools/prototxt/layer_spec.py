@@ -10,18 +10,7 @@ from dataclasses import dataclass, field
 
 from caffe_tools.errors import NetError
 from caffe_tools.prototxt import fields
-from caffe_tools.prototxt.fields import (
-    Bool,
-    Enum,
-    Field,
-    Float,
-    Int,
-    OptionalEnum,
-    Repeated,
-    String,
-    Submessage,
-    Values,
-)
+from caffe_tools.prototxt.fields import Bool, Enum, Float, Int, OptionalEnum, Repeated, String, Submessage
 from caffe_tools.prototxt.message import Message, Position
 
 PHASES = ("TRAIN", "TEST")
@@ -105,7 +94,7 @@ class LayerSpec:
     def param(self, index: int) -> ParamSpec:
         return self.params[index] if index < len(self.params) else ParamSpec()
 
-    def read(self, name: str, declared: Mapping[str, Field]) -> Values:
+    def read(self, name: str, declared: Mapping[str, fields.Field]) -> fields.Values:
         """The message ``name`` of the layer, with defaults where it is silent."""
         found = self.message.fields(name)
         if len(found) > 1:

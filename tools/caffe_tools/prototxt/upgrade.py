@@ -16,49 +16,18 @@ from caffe_tools.prototxt.fields import constant
 from caffe_tools.prototxt.message import FieldValue, Message
 from caffe_tools.prototxt.upgrade_v0 import fail, v0_to_v1
 
-# name of the V1 enum constant: (its number, today's type)
-V1_TYPES = {
-    "NONE": (0, ""),
-    "ACCURACY": (1, "Accuracy"),
-    "BNLL": (2, "BNLL"),
-    "CONCAT": (3, "Concat"),
-    "CONVOLUTION": (4, "Convolution"),
-    "DATA": (5, "Data"),
-    "DROPOUT": (6, "Dropout"),
-    "EUCLIDEAN_LOSS": (7, "EuclideanLoss"),
-    "FLATTEN": (8, "Flatten"),
-    "HDF5_DATA": (9, "HDF5Data"),
-    "HDF5_OUTPUT": (10, "HDF5Output"),
-    "IM2COL": (11, "Im2col"),
-    "IMAGE_DATA": (12, "ImageData"),
-    "INFOGAIN_LOSS": (13, "InfogainLoss"),
-    "INNER_PRODUCT": (14, "InnerProduct"),
-    "LRN": (15, "LRN"),
-    "MULTINOMIAL_LOGISTIC_LOSS": (16, "MultinomialLogisticLoss"),
-    "POOLING": (17, "Pooling"),
-    "RELU": (18, "ReLU"),
-    "SIGMOID": (19, "Sigmoid"),
-    "SOFTMAX": (20, "Softmax"),
-    "SOFTMAX_LOSS": (21, "SoftmaxWithLoss"),
-    "SPLIT": (22, "Split"),
-    "TANH": (23, "TanH"),
-    "WINDOW_DATA": (24, "WindowData"),
-    "ELTWISE": (25, "Eltwise"),
-    "POWER": (26, "Power"),
-    "SIGMOID_CROSS_ENTROPY_LOSS": (27, "SigmoidCrossEntropyLoss"),
-    "HINGE_LOSS": (28, "HingeLoss"),
-    "MEMORY_DATA": (29, "MemoryData"),
-    "ARGMAX": (30, "ArgMax"),
-    "THRESHOLD": (31, "Threshold"),
-    "DUMMY_DATA": (32, "DummyData"),
-    "SLICE": (33, "Slice"),
-    "MVN": (34, "MVN"),
-    "ABSVAL": (35, "AbsVal"),
-    "SILENCE": (36, "Silence"),
-    "CONTRASTIVE_LOSS": (37, "ContrastiveLoss"),
-    "EXP": (38, "Exp"),
-    "DECONVOLUTION": (39, "Deconvolution"),
-}
+_V1_TYPES = """
+    NONE= ACCURACY=Accuracy BNLL=BNLL CONCAT=Concat CONVOLUTION=Convolution DATA=Data DROPOUT=Dropout
+    EUCLIDEAN_LOSS=EuclideanLoss FLATTEN=Flatten HDF5_DATA=HDF5Data HDF5_OUTPUT=HDF5Output IM2COL=Im2col
+    IMAGE_DATA=ImageData INFOGAIN_LOSS=InfogainLoss INNER_PRODUCT=InnerProduct LRN=LRN
+    MULTINOMIAL_LOGISTIC_LOSS=MultinomialLogisticLoss POOLING=Pooling RELU=ReLU SIGMOID=Sigmoid SOFTMAX=Softmax
+    SOFTMAX_LOSS=SoftmaxWithLoss SPLIT=Split TANH=TanH WINDOW_DATA=WindowData ELTWISE=Eltwise POWER=Power
+    SIGMOID_CROSS_ENTROPY_LOSS=SigmoidCrossEntropyLoss HINGE_LOSS=HingeLoss MEMORY_DATA=MemoryData ARGMAX=ArgMax
+    THRESHOLD=Threshold DUMMY_DATA=DummyData SLICE=Slice MVN=MVN ABSVAL=AbsVal SILENCE=Silence
+    CONTRASTIVE_LOSS=ContrastiveLoss EXP=Exp DECONVOLUTION=Deconvolution
+"""
+V1_TYPES = {name: (number, today) for number, (name, today) in enumerate(w.split("=") for w in _V1_TYPES.split())}
+"""The constants of V1's enum, which are numbered from 0 → the number, and today's type."""
 
 V1_DATA_PARAMS = {"DATA": "data_param", "IMAGE_DATA": "image_data_param", "WINDOW_DATA": "window_data_param"}
 V1_TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")

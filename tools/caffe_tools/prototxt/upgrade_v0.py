@@ -8,57 +8,34 @@ from typing import NoReturn
 from caffe_tools.errors import NetError
 from caffe_tools.prototxt.message import Identifier, Message, Position
 
-# type of a V0 layer: its V1 type, and the message and fields that its own parameters move to
-V0_TYPES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "accuracy": ("ACCURACY", "", ()),
-    "bnll": ("BNLL", "", ()),
-    "concat": ("CONCAT", "concat_param", ("concat_dim",)),
-    "conv": (
-        "CONVOLUTION",
-        "convolution_param",
-        ("num_output", "biasterm", "weight_filler", "bias_filler", "pad", "kernelsize", "group", "stride"),
-    ),
-    "data": ("DATA", "data_param", ("source", "batchsize", "rand_skip")),
-    "dropout": ("DROPOUT", "dropout_param", ("dropout_ratio",)),
-    "euclidean_loss": ("EUCLIDEAN_LOSS", "", ()),
-    "flatten": ("FLATTEN", "", ()),
-    "hdf5_data": ("HDF5_DATA", "hdf5_data_param", ("source", "batchsize")),
-    "hdf5_output": ("HDF5_OUTPUT", "", ()),
-    "im2col": ("IM2COL", "", ()),
-    "images": (
-        "IMAGE_DATA",
-        "image_data_param",
-        ("source", "batchsize", "rand_skip", "shuffle_images", "new_height", "new_width"),
-    ),
-    "infogain_loss": ("INFOGAIN_LOSS", "infogain_loss_param", ("source",)),
-    "innerproduct": (
-        "INNER_PRODUCT",
-        "inner_product_param",
-        ("num_output", "biasterm", "weight_filler", "bias_filler"),
-    ),
-    "lrn": ("LRN", "lrn_param", ("local_size", "alpha", "beta", "k")),
-    "multinomial_logistic_loss": ("MULTINOMIAL_LOGISTIC_LOSS", "", ()),
-    "pool": ("POOLING", "pooling_param", ("pool", "pad", "kernelsize", "stride")),
-    "relu": ("RELU", "", ()),
-    "sigmoid": ("SIGMOID", "", ()),
-    "softmax": ("SOFTMAX", "", ()),
-    "softmax_loss": ("SOFTMAX_LOSS", "", ()),
-    "split": ("SPLIT", "", ()),
-    "tanh": ("TANH", "", ()),
+_SAME_NAME = (
+    "accuracy bnll concat data dropout euclidean_loss flatten hdf5_data hdf5_output im2col infogain_loss lrn "
+    "multinomial_logistic_loss relu sigmoid softmax softmax_loss split tanh window_data"
+)
+V0_TYPES = {name: name.upper() for name in _SAME_NAME.split()} | {
+    "conv": "CONVOLUTION",
+    "images": "IMAGE_DATA",
+    "innerproduct": "INNER_PRODUCT",
+    "pool": "POOLING",
+}
+"""Type of a V0 layer → its V1 type."""
+V0_PARAMS = {
+    "concat": ("concat_param", "concat_dim"),
+    "conv": ("convolution_param", "num_output biasterm weight_filler bias_filler pad kernelsize group stride"),
+    "data": ("data_param", "source batchsize rand_skip"),
+    "dropout": ("dropout_param", "dropout_ratio"),
+    "hdf5_data": ("hdf5_data_param", "source batchsize"),
+    "images": ("image_data_param", "source batchsize rand_skip shuffle_images new_height new_width"),
+    "infogain_loss": ("infogain_loss_param", "source"),
+    "innerproduct": ("inner_product_param", "num_output biasterm weight_filler bias_filler"),
+    "lrn": ("lrn_param", "local_size alpha beta k"),
+    "pool": ("pooling_param", "pool pad kernelsize stride"),
     "window_data": (
-        "WINDOW_DATA",
         "window_data_param",
-        (
-            "source",
-            "batchsize",
-            "det_fg_threshold",
-            "det_bg_threshold",
-            "det_fg_fraction",
-            "det_context_pad",
-            "det_crop_mode",
-        ),
+        "source batchsize det_fg_threshold det_bg_threshold det_fg_fraction det_context_pad det_crop_mode",
     ),
 }
+"""Type of a V0 layer → the message and fields that its own parameters move to."""
 V0_TRANSFORM_FIELDS = ("scale", "meanfile", "cropsize", "mirror")  # of any V0 layer, to transform_param
 V0_RENAMED_FIELDS = {
     "batchsize": "batch_size",
@@ -73,7 +50,7 @@ V0_RENAMED_FIELDS = {
     "meanfile": "mean_file",
     "shuffle_images": "shuffle",
 }
-_V0_TYPE_FIELDS = {name for _, _, names in V0_TYPES.values() for name in names}
+_V0_TYPE_FIELDS = {name for _, names in V0_PARAMS.values() for name in names.split()}
 
 
 def v0_to_v1(layers: list[Message], inputs: list[str]) -> list[Message]:
@@ -126,15 +103,17 @@ def _upgrade_layer(connection: Message) -> Message:
             fail(place, f"'{name}' beside a V0 'layer {{' is ignored by Caffe: move it inside or remove it")
     v0 = connection.messages("layer")[0]
     if v0_type not in V0_TYPES:
-        fail(v0.position_of("type"), f"unknown V0 layer type {v0_type!r}: expected one of {', '.join(V0_TYPES)}")
-    v1_type, param_name, own_fields = V0_TYPES[v0_type]
+        fail(
+            v0.position_of("type"), f"unknown V0 layer type {v0_type!r}: expected one of {', '.join(sorted(V0_TYPES))}"
+        )
+    param_name, own_fields = V0_PARAMS.get(v0_type, ("", ""))
     v1 = Message(connection.position)
     moved = {"transform_param": Message(v0.position), param_name: Message(v0.position)}
     for name, value, position in v0.items():
         new_name = V0_RENAMED_FIELDS.get(name, name)
         if name == "type":
-            v1.add("type", Identifier(v1_type), position)
-        elif name in own_fields:
+            v1.add("type", Identifier(V0_TYPES[v0_type]), position)
+        elif name in own_fields.split():
             moved[param_name].add(new_name, value, position)
         elif name in V0_TRANSFORM_FIELDS:
             moved["transform_param"].add(new_name, value, position)

@@ -2,7 +2,7 @@
 
 That is: where its data layers are, the random numbers that come next, the hidden states of recurrent layers, and the
 last losses (for average_loss). It stands in ``<snapshot>.runstate.npz`` beside the ``.solverstate``; Caffe knows
-nothing of it and needs it not. Keys:
+nothing of it and does not need it. Keys:
 
     random/<net>                    the state of the net's random generator, as JSON
     python/<net>/<layer>/<name>     what a Python layer's get_state() gave
@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from typing import TypeGuard
 
 import numpy as np
 
@@ -85,7 +86,7 @@ def digest(path: str | os.PathLike) -> str:
     return found.hexdigest()
 
 
-def _keeps_state(layer: object) -> bool:
+def _keeps_state(layer: object) -> TypeGuard[PythonLayer]:
     return isinstance(layer, PythonLayer) and hasattr(layer.instance, "get_state")
 
 

@@ -16,32 +16,13 @@ import numpy as np
 from caffe_tools import prototxt
 from caffe_tools.errors import SolverError
 from caffe_tools.prototxt import fields
-from caffe_tools.prototxt.fields import (
-    Bool,
-    Enum,
-    Field,
-    Float,
-    Int,
-    OptionalEnum,
-    Repeated,
-    String,
-    Submessage,
-    Unread,
-    Values,
-)
+from caffe_tools.prototxt.fields import Bool, Enum, Float, Int, OptionalEnum, Repeated, String, Submessage, Unread
 from caffe_tools.prototxt.layer_spec import PHASES
 from caffe_tools.prototxt.message import Message
 from caffe_tools.prototxt.net_spec import NET
 
-OLD_TYPES = {
-    "SGD": "SGD",
-    "NESTEROV": "Nesterov",
-    "ADAGRAD": "AdaGrad",
-    "RMSPROP": "RMSProp",
-    "ADADELTA": "AdaDelta",
-    "ADAM": "Adam",
-}
-"""What ``solver_type`` called the solvers, before ``type`` did."""
+OLD_TYPES = {name.upper(): name for name in ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")}
+"""What the old ``solver_type`` calls a solver → its ``type``."""
 TRAIN_NETS = ("net", "net_param", "train_net", "train_net_param")
 
 NET_STATE = {"phase": OptionalEnum(*PHASES), "level": Int(), "stage": Repeated(String())}
@@ -57,8 +38,8 @@ class SolverParameter:
     train_net_param: Annotated[Any, Unread()]
     test_net: Annotated[list[str], Repeated(String())]
     test_net_param: Annotated[list[Any], Repeated(Unread())]
-    train_state: Annotated[Values, Submessage(NET_STATE)]
-    test_state: Annotated[list[Values], Repeated(Submessage(NET_STATE))]
+    train_state: Annotated[fields.Values, Submessage(NET_STATE)]
+    test_state: Annotated[list[fields.Values], Repeated(Submessage(NET_STATE))]
     weights: Annotated[list[str], Repeated(String())]
     # testing and showing
     test_iter: Annotated[list[int], Repeated(Int())]
@@ -88,7 +69,7 @@ class SolverParameter:
     momentum2: Annotated[float, Float(0.999)]
     rms_decay: Annotated[float, Float(0.99)]
     delta: Annotated[float, Float(1e-8)]
-    random_seed: Annotated[int, Field("int64", -1)]
+    random_seed: Annotated[int, fields.Field("int64", -1)]
     # snapshots
     snapshot: Annotated[int, Int(0)]
     snapshot_prefix: Annotated[str, String()]
@@ -106,7 +87,7 @@ class SolverParameter:
     given: frozenset[str]
 
 
-SOLVER: dict[str, Field] = {
+SOLVER: dict[str, fields.Field] = {
     name: hint.__metadata__[0]
     for name, hint in get_type_hints(SolverParameter, include_extras=True).items()
     if name != "given"
@@ -204,7 +185,7 @@ class SolverSpec(SolverParameter):
         states = self.test_state or [fields.read(None, NET_STATE, "test_state")] * len(nets)
         return [self._source(name, net, "TEST", state) for (name, net), state in zip(nets, states, strict=True)]
 
-    def _source(self, field: str, net: str | Message, phase: str, state: Values) -> NetSource:
+    def _source(self, field: str, net: str | Message, phase: str, state: fields.Values) -> NetSource:
         """The net's own state counts over ``phase``, and the solver's over both; stages add up."""
         if not isinstance(net, (str, Message)):
             raise self.error(field, f"{field} is {net!r}, but takes a net in braces")
