@@ -11,20 +11,21 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import onnx
-import onnx_ir as ir
-from onnx import shape_inference
 
 from caffe_tools.errors import GraphError, one_line
+from caffe_tools.graph import ir
 from caffe_tools.graph.dims import Dim, broadcast_dims, resolve
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSET = 18
 """The opset that graphs are built in: the first whose reductions all take their axes as an input."""
 
-Diffs = Sequence[ir.Value | None]
+Diffs: TypeAlias = "Sequence[ir.Value | None]"
 
 _BROADCASTS_ALL = frozenset(["Where", "Sum", "Max", "Min", "Mean"])
 """Operators that broadcast any number of inputs, where onnx's inference loses symbolic dims."""
@@ -159,6 +160,8 @@ class Builder:
 
     def node(self, op_type: str, inputs: Sequence[Any], outputs: int, attributes: dict[str, Any]) -> tuple:
         """Append one node; its output values, with their inferred dtypes and shapes."""
+        import onnx
+
         try:
             schema = onnx.defs.get_schema(op_type, self.opset, "")
         except onnx.defs.SchemaError:
@@ -201,6 +204,9 @@ class Builder:
             for before, output in zip(node.inputs[2:], node.outputs, strict=True):
                 output.dtype, output.shape = before.dtype, before.shape
             return
+        import onnx
+        from onnx import shape_inference
+
         proto = ir.to_proto(node)
         types, data = {}, {}
         for value in node.inputs:
@@ -353,4 +359,6 @@ def _concrete_type(type_str: str) -> np.dtype | None:
 
 def _type_proto(value: ir.Value) -> onnx.TypeProto:
     shape = [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape]
+    import onnx
+
     return onnx.helper.make_tensor_type_proto(int(value.dtype), shape)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from functools import reduce
 
-import onnx_ir as ir
-
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, Float, Int, Repeated, Submessage, Values
 from caffe_tools.prototxt.messages import FILLER
