@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from caffe_tools import command_line
-from caffe_tools.command_line.shared import BAD_INPUT
+from caffe_tools.command_line.shared import BAD_INPUT, not_empty
 from caffe_tools.errors import CaffeToolsError, one_line
 
 
@@ -83,6 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
         module = importlib.import_module(f"{command_line.__name__}.{file.name}")
         text = (module.__doc__ or "").partition("\n")[0]
         command = subparsers.add_parser(file.name, help=text, description=text)
+        command.register("type", None, not_empty)
         command.set_defaults(command=module.run)
         module.add(command)
     return parser

@@ -11,7 +11,7 @@ from caffe_tools.errors import GraphError
 def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("graph", metavar="GRAPH.onnx")
     command.add_argument("--layer", required=True, metavar="CLASS", help="a loss of caffe_layers: SoftmaxLossLayer, …")
-    command.add_argument("--param-str", default="", metavar="S", help="its parameters, as in a prototxt")
+    command.add_argument("--param-str", type=str, default="", metavar="S", help="its parameters, as in a prototxt")
     text = "a tensor of the graph that is a bottom: once for the scores, then for the labels (and the weights)"
     command.add_argument("--bottom", **REPEATED, required=True, metavar="NAME", help=text)
     command.add_argument("--loss", required=True, metavar="NAME", help="the tensor that is the loss")

@@ -10,7 +10,7 @@ from caffe_tools.errors import CaffeToolsError
 
 def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("layer", metavar="MODULE:CLASS", help="such as caffe_layers:SoftmaxLossLayer")
-    command.add_argument("--param-str", default="", metavar="S")
+    command.add_argument("--param-str", type=str, default="", metavar="S")
     command.add_argument("--bottom", type=shape, **REPEATED, required=True, metavar="SHAPE", help="such as 4x5")
     command.add_argument("--seed", type=seed, default=0)
     command.add_argument("--json", metavar="F", help="write the result as JSON")

@@ -22,6 +22,8 @@ DONE = AGREES = 0
 DISAGREES, BAD_INPUT, INTERRUPTED = 1, 2, 130
 """The exit codes."""
 
+MOST_ELEMENTS = 2**31 - 1
+"""Of a blob: Caffe counts them in an int."""
 REPEATED: dict[str, Any] = {"action": "append", "default": []}
 """An option that may be given several times."""
 
@@ -74,7 +76,16 @@ def shape(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is no shape: give dims such as 4x5") from None
     if any(dim < 1 for dim in dims):
         raise argparse.ArgumentTypeError(f"{text!r} has a dim below 1")
+    if math.prod(dims) > MOST_ELEMENTS:
+        raise argparse.ArgumentTypeError(f"{text!r} has more than {MOST_ELEMENTS} elements, the most of a blob")
     return dims
+
+
+def not_empty(text: str) -> str:
+    """The type of every option that has no other, as a file's path: a shell's unset variable is no path."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: give it a value")
+    return text
 
 
 # A net ----------------------------------------------------------------------------------------------------------------
