@@ -17,7 +17,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from caffe_tools import command_line
 from caffe_tools.command_line.shared import BAD_INPUT, not_empty
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _print_warning
+            warnings.showwarning = lambda message, *_, **__: _say(f"note: {message}")
             code = options.command(options)
             sys.stdout.flush()
             return code
@@ -55,19 +55,12 @@ def _bad_input() -> tuple[type[Exception], ...]:
     return CaffeToolsError, LayerError
 
 
-def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    _say(f"note: {message}")
-
-
 def _say(text: str) -> None:
     print(f"caffe-layers: {one_line(text)}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Takes options by their whole names alone, and says in one line what is wrong with the usage."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, **settings)
+    """Says in one line what is wrong with the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
@@ -75,14 +68,15 @@ class _Parser(argparse.ArgumentParser):
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command line, with every command's options."""
-    parser = _Parser(prog="caffe-layers", description="Run, export to ONNX and check Caffe nets and Python layers.")
+    text = "Run, export to ONNX and check Caffe nets and Python layers."
+    parser = _Parser(prog="caffe-layers", description=text, allow_abbrev=False)
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for file in pkgutil.iter_modules(command_line.__path__):
         if file.name in ("cli", "shared"):
             continue
         module = importlib.import_module(f"{command_line.__name__}.{file.name}")
         text = (module.__doc__ or "").partition("\n")[0]
-        command = subparsers.add_parser(file.name, help=text, description=text)
+        command = subparsers.add_parser(file.name, help=text, description=text, allow_abbrev=False)
         command.register("type", None, not_empty)
         command.set_defaults(command=module.run)
         module.add(command)
