@@ -76,6 +76,35 @@ def test_the_command_says_what_to_install_where_the_tools_are_missing(missing):
     assert "pip install 'caffe-layers[tools]'" in result.stderr
 
 
+def test_an_interruption_ends_in_one_line_while_the_command_is_still_importing():
+    result = python(
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'caffe_tools.command_line.cli': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from caffe_tools.entry import main; sys.exit(main())"
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "caffe-layers: interrupted\n")
+
+
+@pytest.mark.parametrize("name", ["Net", "TRAIN", "TEST", "Training", "Evaluation", "crosscheck", "layer_type"])
+def test_the_names_of_the_documentation_are_those_of_the_package(name):
+    pytest.importorskip("onnx")
+    code = f"import caffe_tools; from caffe_tools import {name}; assert '{name}' in caffe_tools.__all__"
+    result = python(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_addresses_of_0_1_still_stand():
+    pytest.importorskip("onnx")
+    result = python(
+        "from caffe_tools.cli import main\n"
+        "from caffe_tools.train import Evaluation, Training\n"
+        "from caffe_tools.fields import Bool, Enum, Float, Int, Repeated, String, Submessage, UInt\n"
+    )
+    assert result.returncode == 0, result.stderr
+
+
 def test_the_layers_run_on_python_3_8():
     pytest.importorskip("vermin")
     command = [sys.executable, "-c", "from vermin import main; main()", "--no-tips", "--violations", "--target=3.8-"]

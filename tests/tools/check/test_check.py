@@ -14,7 +14,7 @@ from caffe_tools.check.check import check, run_layers
 from caffe_tools.check.compare import CheckResult, compare, difference
 from caffe_tools.errors import NetError
 from caffe_tools.files import strict_json
-from caffe_tools.report.tables import check_as_html
+from caffe_tools.report.page import check_as_html
 from nets import FORCE, drawn_net, euclidean_loss, inner_product, inputs, layer, python
 
 numbers = st.floats(-1e6, 1e6, width=32)

@@ -114,6 +114,7 @@ def write_bad_files():
 
 
 CHECK, EXPORT = ["check", "net.prototxt"], ["export", "net.prototxt"]
+CROSSCHECK = "crosscheck no.onnx --layer SoftmaxLossLayer --bottom x --bottom t --loss loss".split()
 
 
 def gradcheck_allowed(class_):
@@ -155,6 +156,16 @@ BAD_ARGUMENTS = {
     "unknown phase": ([*CHECK, "--phase", "train"], "--phase: invalid choice"),
     "seed that is no number": ([*CHECK, "--seed", "x"], "--seed: x is no seed"),
     "negative seed": ([*CHECK, "--seed", "-1"], "--seed: -1 is no seed"),
+    "crosscheck's negative seed": ([*CROSSCHECK, "--seed", "-1"], "-1 is no seed: give a whole number of 0 or more"),
+    "a loss weight that is none": ([*CROSSCHECK, "--loss-weight", "nan"], "nan is no loss weight: give a number"),
+    "iterations in words": (["train", "s", "--iterations", "x"], "x is no number of iterations: give a "),
+    "negative iterations": (["train", "s", "--iterations", "-1"], "-1 is no number of iterations: give a "),
+    "train's negative seed": (["train", "s", "--seed", "-1"], "--seed: -1 is no seed"),
+    "level that is no number": ([*CHECK, "--level", "high"], "--level: high is no level: give a whole number"),
+    "opset that is no number": ([*EXPORT, "-o", "o.onnx", "--opset", "1.5"], "1.5 is no opset: give a whole number"),
+    "an abbreviated option": ([*CHECK, "--weight", "other.caffemodel"], "unrecognized arguments: --weight"),
+    "an empty path": ([*CHECK, "--inputs", ""], "--inputs: it is empty"),
+    "an option of two lines": ([*CHECK, "--a\nb"], "unrecognized arguments: --a b"),
     "JSON to nowhere": ([*CHECK, "--json", "no/out.json"], "cannot write no/out.json: there is no such folder"),
     "a report over a folder": ([*CHECK, "--report", "folder"], "cannot write folder: "),
     "arrays to nowhere": (["run", "net.prototxt", "--save", "no/out.npz"], "cannot write no/out.npz"),
@@ -167,6 +178,10 @@ BAD_ARGUMENTS = {
     "an old opset": ([*EXPORT, "-o", "o.onnx", "--opset", "11"], "opset 11 is not supported: give 18 to "),
     "an opset to come": ([*EXPORT, "-o", "o.onnx", "--opset", "999"], "opset 999 is not supported: give 18 to "),
     "shape that is none": (["gradcheck", "caffe_layers:SoftmaxLayer", "--bottom", "4by5"], "'4by5' is no shape"),
+    "shape beyond any memory": (
+        ["gradcheck", "caffe_layers:SoftmaxLayer", "--bottom", "9" * 30],
+        "has more than 2147483647",
+    ),
     "shape with a zero": (["gradcheck", "caffe_layers:SoftmaxLayer", "--bottom", "4x0"], "'4x0' has a dim below 1"),
     "no shape": (["gradcheck", "caffe_layers:SoftmaxLayer"], "--bottom"),
     "no class": (["gradcheck", "caffe_layers", "--bottom", "4"], "give MODULE:CLASS"),

@@ -313,7 +313,7 @@ nets = drawn_messages(field_names, field_values, leaves=10)
 
 
 @pytest.mark.filterwarnings("ignore:.*means nothing in a")
-@given(messages(field_names, field_values, max_leaves=10))
+@given(nets)
 def test_any_net_is_upgraded_for_good_or_refused(net):
     try:
         result = upgrade(net)

@@ -1,6 +1,5 @@
 """The referee: training graphs from elsewhere, and our own exports, judged by the layer that defines their loss."""
 
-import argparse
 import json
 
 import numpy as np
@@ -10,7 +9,7 @@ from onnx import helper, numpy_helper, parser
 
 import caffe_tools
 from caffe_layers.layer import LayerError
-from caffe_tools.command_line.crosscheck import add
+from caffe_tools.command_line.cli import make_parser
 from caffe_tools.errors import GraphError
 from caffe_tools.export.export import ExportOptions, export
 from caffe_tools.referee.referee import crosscheck
@@ -362,10 +361,8 @@ def command(tmp_path):
     onnx.save_model(parser.parse_model(UNSTABLE), tmp_path / "graph.onnx")
 
     def run(line):
-        parser_ = argparse.ArgumentParser()
-        add(parser_.add_subparsers())
         words = ["crosscheck", *(word.replace("{}", str(tmp_path)) for word in line.split())]
-        options = parser_.parse_args(words)
+        options = make_parser().parse_args(words)
         return options.command(options)
 
     return run

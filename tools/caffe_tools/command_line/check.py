@@ -1,38 +1,19 @@
-"""``caffe-layers check``: the net layer by layer against its ONNX export, and both against a reference."""
+"""Show that the net and its ONNX export give the same numbers."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
-from caffe_tools.command_line.shared import (
-    AGREES,
-    DISAGREES,
-    Subparsers,
-    add_net_command,
-    load_net,
-    progress,
-    tolerance,
-)
+from caffe_tools.command_line.shared import AGREES, DISAGREES, add_net_options, load_net, progress, tolerance
 from caffe_tools.errors import CaffeToolsError
 
-if TYPE_CHECKING:
-    import numpy as np
 
-    from caffe_tools.check.check import Peer
-
-
-def add(subparsers: Subparsers) -> None:
-    text = "show that the net and its ONNX export give the same numbers"
-    command = add_net_command(subparsers, "check", text, run)
-    command.add_argument(
-        "--against",
-        metavar="caffe|opencv|F.npz",
-        help="compare both with a real Caffe, OpenCV before 5, or arrays (data/…, diff/…, pdiff/…)",
-    )
+def add(command: argparse.ArgumentParser) -> None:
+    add_net_options(command)
+    text = "compare both with a real Caffe, OpenCV before 5, or arrays (data/…, diff/…, pdiff/…)"
+    command.add_argument("--against", metavar="caffe|opencv|F.npz", help=text)
     command.add_argument("--caffe-python", metavar="EXE", help="the Python that has the real Caffe (default: this one)")
     # RTOL and ATOL of check/compare.py; repeated, so that --help need not import it, and held equal by a test
     command.add_argument("--rtol", type=tolerance, default=1e-4, help="allowed over the largest value (%(default)g)")
@@ -42,12 +23,17 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from caffe_tools.check.check import check
-    from caffe_tools.files import write_json, write_text
+    from caffe_tools.check import peers
+    from caffe_tools.check.check import Peer, check
+    from caffe_tools.files import load_arrays, write_json, write_text
     from caffe_tools.report.page import check_as_html
     from caffe_tools.report.tables import print_check
 
-    against = _reference(options)
+    if options.caffe_python and options.against != "caffe":
+        raise CaffeToolsError("--caffe-python goes with --against caffe")
+    run_caffe = partial(peers.run_caffe, python=options.caffe_python or sys.executable)
+    known: dict[str, Peer] = {"caffe": run_caffe, "opencv": peers.run_opencv}
+    against = known.get(options.against) or (load_arrays(options.against) if options.against else None)
     with progress(f"checking {options.net}") as say:
         net = load_net(options)
         results = check(net, against, options.against or "", rtol=options.rtol, atol=options.atol, progress=say)
@@ -57,17 +43,3 @@ def run(options: argparse.Namespace) -> int:
         write_json(options.json, [result.as_json() for result in results])
     print_check(results)
     return AGREES if all(result.agrees for result in results) else DISAGREES
-
-
-def _reference(options: argparse.Namespace) -> Mapping[str, np.ndarray] | Peer | None:
-    """What ``--against`` names: arrays, or a peer that runs the net."""
-    from caffe_tools.check import peers
-    from caffe_tools.files import load_arrays
-
-    if options.caffe_python and options.against != "caffe":
-        raise CaffeToolsError("--caffe-python goes with --against caffe")
-    if options.against == "caffe":
-        return partial(peers.run_caffe, python=options.caffe_python or sys.executable)
-    if options.against == "opencv":
-        return peers.run_opencv
-    return load_arrays(options.against) if options.against else None

@@ -1,8 +1,8 @@
 """The command line: ``caffe-layers COMMAND …``; every file beside this one and ``shared.py`` is a command.
 
-A command's file has ``add(subparsers)``, which tells its options, and ``run(options)``, which does it and returns the
-exit code. At its top it imports only what is light, since ``--help`` and a wrong option are answered by all of them;
-``run`` imports what it computes with.
+A command is named as its file; the first line of its docstring is its help. ``add(command)`` gives its parser the
+options, and ``run(options)`` does it and returns the exit code. At its top a command's file imports only what is light,
+since ``--help`` and a wrong option are answered by all of them together; ``run`` imports what it computes with.
 
 Exit code 0: fine; 1: the numbers disagree; 2: bad usage or bad input, said in one line.
 """
@@ -16,12 +16,11 @@ import pkgutil
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from types import ModuleType
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 from caffe_tools import command_line
-from caffe_tools.command_line.shared import BAD_INPUT
+from caffe_tools.command_line.shared import BAD_INPUT, not_empty
 from caffe_tools.errors import CaffeToolsError, one_line
 
 
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _print_warning
+            warnings.showwarning = lambda message, *_, **__: _say(f"note: {message}")
             code = options.command(options)
             sys.stdout.flush()
             return code
@@ -56,19 +55,12 @@ def _bad_input() -> tuple[type[Exception], ...]:
     return CaffeToolsError, LayerError
 
 
-def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    _say(f"note: {message}")
-
-
 def _say(text: str) -> None:
     print(f"caffe-layers: {one_line(text)}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Takes options by their whole name alone, and says in one line what is wrong with the usage."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, **settings)
+    """Says in one line what is wrong with the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
@@ -76,14 +68,16 @@ class _Parser(argparse.ArgumentParser):
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command line, with every command's options."""
-    parser = _Parser(prog="caffe-layers", description="Run, export to ONNX and check Caffe nets and Python layers.")
+    text = "Run, export to ONNX and check Caffe nets and Python layers."
+    parser = _Parser(prog="caffe-layers", description=text, allow_abbrev=False)
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in _commands():
-        command.add(subparsers)
-    return parser
-
-
-def _commands() -> Iterator[ModuleType]:
     for file in pkgutil.iter_modules(command_line.__path__):
-        if file.name not in ("cli", "shared"):
-            yield importlib.import_module(f"{command_line.__name__}.{file.name}")
+        if file.name in ("cli", "shared"):
+            continue
+        module = importlib.import_module(f"{command_line.__name__}.{file.name}")
+        text = (module.__doc__ or "").partition("\n")[0]
+        command = subparsers.add_parser(file.name, help=text, description=text, allow_abbrev=False)
+        command.register("type", None, not_empty)
+        command.set_defaults(command=module.run)
+        module.add(command)
+    return parser

@@ -1,48 +1,26 @@
-"""``caffe-layers crosscheck``: a training graph from elsewhere, judged by a loss layer."""
+"""Judge the loss and the gradients of a training graph from elsewhere by a loss layer."""
 
 from __future__ import annotations
 
 import argparse
 
-from caffe_tools.command_line.shared import AGREES, DISAGREES, Subparsers, add_command, number, seed
+from caffe_tools.command_line.shared import AGREES, DISAGREES, REPEATED, number, seed
 from caffe_tools.errors import GraphError
 
 
-def add(subparsers: Subparsers) -> None:
-    text = "judge the loss and the gradients of a training graph from elsewhere by a loss layer"
-    command = add_command(subparsers, "crosscheck", text, run)
+def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("graph", metavar="GRAPH.onnx")
     command.add_argument("--layer", required=True, metavar="CLASS", help="a loss of caffe_layers: SoftmaxLossLayer, …")
-    command.add_argument("--param-str", default="", metavar="S", help="its parameters, as in a prototxt")
-    command.add_argument(
-        "--bottom",
-        action="append",
-        required=True,
-        metavar="NAME",
-        help="a tensor of the graph that is a bottom: once for the scores, then for the labels (and the weights)",
-    )
+    command.add_argument("--param-str", type=str, default="", metavar="S", help="its parameters, as in a prototxt")
+    text = "a tensor of the graph that is a bottom: once for the scores, then for the labels (and the weights)"
+    command.add_argument("--bottom", **REPEATED, required=True, metavar="NAME", help=text)
     command.add_argument("--loss", required=True, metavar="NAME", help="the tensor that is the loss")
-    command.add_argument(
-        "--grad",
-        action="append",
-        default=[],
-        metavar="NAME=OF",
-        help="the tensor NAME is the gradient by OF: the scores, or what they are computed from (a weight)",
-    )
-    command.add_argument(
-        "--param",
-        action="append",
-        default=[],
-        metavar="INPUT=PARAMETER",
-        help="the tensor INPUT carries the layer's PARAMETER, as in w=class_weight",
-    )
-    command.add_argument(
-        "--loss-weight",
-        type=number("loss weight", float),
-        default=1.0,
-        metavar="W",
-        help="what the gradients are multiplied with (1)",
-    )
+    text = "the tensor NAME is the gradient by OF: the scores, or what they are computed from (a weight)"
+    command.add_argument("--grad", **REPEATED, metavar="NAME=OF", help=text)
+    text = "the tensor INPUT carries the layer's PARAMETER, as in w=class_weight"
+    command.add_argument("--param", **REPEATED, metavar="INPUT=PARAMETER", help=text)
+    weight, text = number("loss weight", float), "what the gradients are multiplied with (%(default)g)"
+    command.add_argument("--loss-weight", type=weight, default=1.0, metavar="W", help=text)
     command.add_argument("--inputs", metavar="F.npz", help="arrays by the graph's own input names; else they are drawn")
     command.add_argument("--seed", type=seed, default=0, help="of the drawn inputs")
     command.add_argument("--json", metavar="F", help="write the verdict as JSON")

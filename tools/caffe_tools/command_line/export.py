@@ -1,23 +1,19 @@
-"""``caffe-layers export``: the net as an ONNX model."""
+"""Write the net as an ONNX model."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 
-from caffe_tools.command_line.shared import DONE, Subparsers, add_net_command, load_net, number, progress
+from caffe_tools.command_line.shared import DONE, REPEATED, add_net_options, load_net, number, progress
 from caffe_tools.errors import CaffeToolsError
 
 
-def add(subparsers: Subparsers) -> None:
-    command = add_net_command(subparsers, "export", "write the net as an ONNX model", run)
+def add(command: argparse.ArgumentParser) -> None:
+    add_net_options(command)
     command.add_argument("-o", "--output", metavar="F.onnx", required=True)
-    command.add_argument(
-        "--blob",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="make this inner blob an output too; may be given several times",
-    )
+    text = "make this inner blob an output too; may be given several times"
+    command.add_argument("--blob", **REPEATED, dest="blobs", metavar="NAME", help=text)
     command.add_argument("--training", action="store_true", help="with the losses and the gradient of every parameter")
     command.add_argument("--input-gradients", action="store_true", help="with --training: the inputs' gradients too")
     # graph/builder.py's OPSET, held equal by a test
@@ -37,19 +33,8 @@ def run(options: argparse.Namespace) -> int:
     with progress(f"exporting {options.net}") as say:
         net = load_net(options, default_phase="TRAIN" if options.training else "TEST")
         say("building the graph")
-        exported = export(
-            net,
-            ExportOptions(
-                training=options.training,
-                input_gradients=options.input_gradients,
-                dynamic_batch=options.dynamic_batch,
-                dynamic_size=options.dynamic_size,
-                fold=options.fold,
-                inline=options.inline,
-                blobs=options.blob,
-                opset=options.opset,
-            ),
-        )
+        given = {field.name for field in fields(ExportOptions)} & vars(options).keys()
+        exported = export(net, ExportOptions(**{name: getattr(options, name) for name in given}))
         say("writing")
         save(exported, options.output)
     print_export(exported.graph, options.output)

@@ -1,18 +1,17 @@
-"""``caffe-layers gradcheck``: a Python layer's backward against central differences."""
+"""Check a Python layer's backward by central differences."""
 
 from __future__ import annotations
 
 import argparse
 
-from caffe_tools.command_line.shared import AGREES, DISAGREES, Subparsers, add_allow_module, add_command, seed, shape
+from caffe_tools.command_line.shared import AGREES, DISAGREES, REPEATED, add_allow_module, seed, shape
 from caffe_tools.errors import CaffeToolsError
 
 
-def add(subparsers: Subparsers) -> None:
-    command = add_command(subparsers, "gradcheck", "check a Python layer's backward by central differences", run)
+def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("layer", metavar="MODULE:CLASS", help="such as caffe_layers:SoftmaxLossLayer")
-    command.add_argument("--param-str", default="", metavar="S")
-    command.add_argument("--bottom", type=shape, action="append", required=True, metavar="SHAPE", help="such as 4x5")
+    command.add_argument("--param-str", type=str, default="", metavar="S")
+    command.add_argument("--bottom", type=shape, **REPEATED, required=True, metavar="SHAPE", help="such as 4x5")
     command.add_argument("--seed", type=seed, default=0)
     command.add_argument("--json", metavar="F", help="write the result as JSON")
     add_allow_module(command)

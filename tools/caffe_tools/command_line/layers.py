@@ -1,14 +1,13 @@
-"""``caffe-layers layers``: the layers that there are."""
+"""List the layers, or show one with its parameters."""
 
 from __future__ import annotations
 
 import argparse
 
-from caffe_tools.command_line.shared import DONE, Subparsers, add_command
+from caffe_tools.command_line.shared import DONE
 
 
-def add(subparsers: Subparsers) -> None:
-    command = add_command(subparsers, "layers", "list the layers, or show one with its parameters", run)
+def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("name", nargs="?", metavar="NAME")
 
 

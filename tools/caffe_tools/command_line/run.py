@@ -1,11 +1,11 @@
-"""``caffe-layers run``: the net layer by layer."""
+"""Run the net layer by layer and show its outputs."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from caffe_tools.command_line.shared import DONE, Subparsers, add_net_command, load_net, progress
+from caffe_tools.command_line.shared import DONE, add_net_options, load_net, progress
 from caffe_tools.errors import NetError
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from caffe_tools.net.net import Net
 
 
-def add(subparsers: Subparsers) -> None:
-    command = add_net_command(subparsers, "run", "run the net layer by layer and show its outputs", run)
+def add(command: argparse.ArgumentParser) -> None:
+    add_net_options(command)
     command.add_argument("--backward", action="store_true", help="run backward too")
     command.add_argument("--save", metavar="F.npz", help="write inputs, parameters, blobs and gradients")
 

@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, options and the types of their values, a net made from them, progress."""
+"""What the commands share: exit codes, options and the types of their values, a net made of them, progress."""
 
 from __future__ import annotations
 
@@ -8,52 +8,42 @@ import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
+from caffe_tools import prototxt
 from caffe_tools.errors import NetError
+from caffe_tools.prototxt.message import Message
+from caffe_tools.prototxt.net_spec import read_net
 
 if TYPE_CHECKING:
     from caffe_tools.net.net import Net
     from caffe_tools.prototxt.layer_spec import LayerSpec
-    from caffe_tools.prototxt.message import Message
 
-AGREES, DISAGREES, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-DONE = AGREES
+DONE = AGREES = 0
+DISAGREES, BAD_INPUT, INTERRUPTED = 1, 2, 130
 """The exit codes."""
 
-Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-Run = Callable[[argparse.Namespace], int]
+MOST_ELEMENTS = 2**31 - 1
+"""Of a blob: Caffe counts them in an int."""
+REPEATED: dict[str, Any] = {"action": "append", "default": []}
+"""An option that may be given several times."""
 
 
-def add_command(subparsers: Subparsers, name: str, text: str, run: Run) -> argparse.ArgumentParser:
-    """The parser of a new command, which ``run`` does; ``text`` says what it is for."""
-    command = subparsers.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    command.set_defaults(command=run)
-    return command
-
-
-def add_net_command(subparsers: Subparsers, name: str, text: str, run: Run) -> argparse.ArgumentParser:
-    """The same for a command on a net, with the options that ``load_net`` reads."""
-    command = add_command(subparsers, name, text, run)
+def add_net_options(command: argparse.ArgumentParser) -> None:
+    """The options that ``load_net`` reads."""
     command.add_argument("net", metavar="NET.prototxt")
     command.add_argument("--weights", metavar="F.caffemodel")
     command.add_argument("--inputs", metavar="F.npz", help="arrays in/BLOB and param/LAYER/i; the rest is drawn")
     command.add_argument("--phase", choices=("TRAIN", "TEST"), help="default: TRAIN if the net has a loss")
     command.add_argument("--level", type=number("level"), default=0)
-    command.add_argument("--stage", action="append", default=[], metavar="NAME", help="may be given several times")
+    command.add_argument("--stage", **REPEATED, metavar="NAME", help="may be given several times")
     command.add_argument("--seed", type=seed, default=0, help="of fillers, drawn inputs and Dropout")
     add_allow_module(command)
-    return command
 
 
 def add_allow_module(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--allow-module",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="import Python layers from this module too (code from a stranger runs!)",
-    )
+    text = "import Python layers from this module too (code from a stranger runs!)"
+    command.add_argument("--allow-module", **REPEATED, metavar="NAME", help=text)
 
 
 # The types of their values --------------------------------------------------------------------------------------------
@@ -87,7 +77,16 @@ def shape(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is no shape: give dims such as 4x5") from None
     if any(dim < 1 for dim in dims):
         raise argparse.ArgumentTypeError(f"{text!r} has a dim below 1")
+    if math.prod(dims) > MOST_ELEMENTS:
+        raise argparse.ArgumentTypeError(f"{text!r} has more than {MOST_ELEMENTS} elements, the most of a blob")
     return dims
+
+
+def not_empty(text: str) -> str:
+    """The type of every option that has no other, as a file's path: a shell's unset variable is no path."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: give it a value")
+    return text
 
 
 # A net ----------------------------------------------------------------------------------------------------------------
@@ -95,7 +94,6 @@ def shape(text: str) -> tuple[int, ...]:
 
 def load_net(options: argparse.Namespace, default_phase: str | None = None) -> Net:
     """The net with its weights and inputs; without ``--phase`` the phase that the net is made for."""
-    from caffe_tools import prototxt
     from caffe_tools.files import load_arrays
     from caffe_tools.net.inputs import draw_inputs, feed
     from caffe_tools.net.net import Net
@@ -128,8 +126,6 @@ def _refuse_solver(message: Message, path: str) -> None:
 
 def _natural_phase(message: Message, state: dict) -> str:
     """TRAIN where that phase has a loss, or a loss_weight; else TEST."""
-    from caffe_tools.prototxt.net_spec import read_net
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is to be said of the net is said when it is built

@@ -1,4 +1,7 @@
-"""``caffe-layers train``: trains as ``caffe train`` does, and prints the same lines."""
+"""Train a net with a Caffe solver.
+
+It prints the lines of Caffe's log; an interruption ends the iteration, writes a snapshot and says how to go on.
+"""
 
 from __future__ import annotations
 
@@ -11,30 +14,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caffe_tools.command_line.shared import DONE, INTERRUPTED, Subparsers, add_allow_module, add_command, number, seed
+from caffe_tools.command_line.shared import DONE, INTERRUPTED, REPEATED, add_allow_module, number, seed
 from caffe_tools.errors import CaffeToolsError, SolverError
 
 if TYPE_CHECKING:
     from caffe_tools.training.training import Training
 
 
-def add(subparsers: Subparsers) -> None:
-    command = add_command(subparsers, "train", "train a net with a Caffe solver", run)
+def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("solver", metavar="SOLVER.prototxt")
-    command.add_argument("--weights", action="append", default=[], metavar="F.caffemodel", help="start from these")
+    command.add_argument("--weights", **REPEATED, metavar="F.caffemodel", help="start from these")
     command.add_argument("--snapshot", metavar="F.solverstate", help="go on where this snapshot was taken")
-    command.add_argument(
-        "--engine",
-        choices=("layers", "onnx"),  # training's ENGINES, held equal by a test
-        default="layers",
-        help="run the training net layer by layer, or as one exported ONNX graph (default: %(default)s)",
-    )
-    command.add_argument(
-        "--iterations",
-        type=number("number of iterations", least=0),
-        metavar="N",
-        help="end after N iterations (default: at max_iter)",
-    )
+    engines = ("layers", "onnx")  # training's ENGINES, held equal by a test
+    text = "run the training net layer by layer, or as one exported ONNX graph (default: %(default)s)"
+    command.add_argument("--engine", choices=engines, default="layers", help=text)
+    count, text = number("number of iterations", least=0), "end after N iterations (default: at max_iter)"
+    command.add_argument("--iterations", type=count, metavar="N", help=text)
     command.add_argument("--seed", type=seed, help="of fillers and Dropout (default: random_seed, or else 0)")
     add_allow_module(command)
 

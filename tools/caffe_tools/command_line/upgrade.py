@@ -1,25 +1,23 @@
-"""``caffe-layers upgrade``: an old prototxt in today's form."""
+"""Write an old prototxt in today's form."""
 
 from __future__ import annotations
 
 import argparse
 
-from caffe_tools.command_line.shared import DONE, Subparsers, add_command
+from caffe_tools import prototxt
+from caffe_tools.command_line.shared import DONE
+from caffe_tools.prototxt.upgrade import upgrade
 
 
-def add(subparsers: Subparsers) -> None:
-    command = add_command(subparsers, "upgrade", "write an old prototxt in today's form", run)
+def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("net", metavar="OLD.prototxt")
     command.add_argument("-o", "--output", metavar="NEW.prototxt", help="default: standard output")
 
 
 def run(options: argparse.Namespace) -> int:
-    from caffe_tools import prototxt
-    from caffe_tools.prototxt.upgrade import upgrade
-
     text = prototxt.to_text(upgrade(prototxt.load(options.net)))
     if options.output:
-        from caffe_tools.files import write_text
+        from caffe_tools.files import write_text  # brings numpy
 
         write_text(options.output, text)
     else:

@@ -11,20 +11,21 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 
 from caffe_tools.errors import GraphError
+from caffe_tools.graph import ir
 from caffe_tools.graph.dims import Dim, all_known, dtype_of, resolve, shape_of
-from caffe_tools.graph.inference import infer
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSET = 18
 """The opset that graphs are built in: the first whose reductions all take their axes as an input."""
 
-Diffs = Sequence[ir.Value | None]
+Diffs: TypeAlias = "Sequence[ir.Value | None]"
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,10 @@ class Builder:
 
     def node(self, op_type: str, inputs: Sequence[Any], outputs: int, attributes: dict[str, Any]) -> tuple:
         """Append one node; its output values, with their inferred dtypes and shapes."""
+        import onnx
+
+        from caffe_tools.graph.inference import infer
+
         try:
             schema = onnx.defs.get_schema(op_type, self.opset, "")
         except onnx.defs.SchemaError:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TypeGuard
 
 import numpy as np
-import onnx_ir as ir
 
 from caffe_tools.errors import GraphError
+from caffe_tools.graph import ir
 
 Dim = int | str
 """A number, or the name of a symbolic dim such as ``batch``."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
-import onnx_ir as ir
-
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.dims import dtype_of
 
-Body = Callable[[Builder, ir.Value, Sequence[ir.Value], Sequence[ir.Value]], Sequence[ir.Value]]
+Body: TypeAlias = "Callable[[Builder, ir.Value, Sequence[ir.Value], Sequence[ir.Value]], Sequence[ir.Value]]"
 
 
 def loop(op: Builder, count: ir.Value, state: Sequence[ir.Value], constants: Sequence[ir.Value], body: Body) -> tuple:

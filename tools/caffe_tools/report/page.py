@@ -22,18 +22,15 @@ th, td { padding: 2px 10px; border-bottom: 1px solid #ddd; text-align: left; whi
 def check_as_html(results: Sequence[CheckResult]) -> str:
     """The tables of ``print_check`` as one page that needs no other file."""
     parts = [HTML_HEAD]
+    side = {heading: "right" if heading in DIFFERENCES else "left" for heading in CHECK_COLUMNS}
     for result in results:
-        headings = "".join(f'<th class="{_side(heading)}">{heading}</th>' for heading in CHECK_COLUMNS)
+        headings = "".join(f'<th class="{side[heading]}">{heading}</th>' for heading in CHECK_COLUMNS)
         parts.append(f"<h2>{html.escape(check_title(result))}</h2>\n<table>\n<tr>{headings}</tr>")
         for row in result.rows:
             cells = zip(CHECK_COLUMNS, check_cells(row), strict=True)
-            columns = "".join(f'<td class="{_side(heading)}">{html.escape(cell)}</td>' for heading, cell in cells)
+            columns = "".join(f'<td class="{side[heading]}">{html.escape(cell)}</td>' for heading, cell in cells)
             parts.append(f'<tr class="{"agrees" if row.agrees else "differs"}">{columns}</tr>')
         parts.append("</table>")
         parts += [f"<p>note: {html.escape(note)}</p>" for note in result.notes]
         parts.append(f'<p class="{"agrees" if result.agrees else "differs"}">{html.escape(check_verdict(result))}</p>')
     return "\n".join([*parts, "</body></html>", ""])
-
-
-def _side(heading: str) -> str:
-    return "right" if heading in DIFFERENCES else "left"

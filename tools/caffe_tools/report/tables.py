@@ -70,7 +70,7 @@ def check_cells(row: Difference) -> tuple[str, ...]:
     if row.agrees and row.not_finite:
         outcome += f" ({row.not_finite} of them not finite)"
     differences = (f"{row.largest:.4g}", f"{row.absolute:.1e}", f"{row.relative:.1e}")
-    return (row.key, _dims(row.shape), *differences, _place(row.where), outcome)
+    return (row.key, _dims(row.shape), *differences, ",".join(map(str, row.where)), outcome)
 
 
 def check_verdict(result: CheckResult) -> str:
@@ -141,7 +141,7 @@ def print_gradcheck(layer: str, rows: Sequence[GradientRow]) -> None:
     for row in rows:
         numbers = (f"{row.backward:.9g}", f"{row.difference:.9g}", f"{row.relative:.1e}")
         verdict = Text(_outcome(row), style=GOOD if row.agrees else WRONG)
-        table.add_row(row.blob, _dims(row.shape), _place(row.where), *numbers, verdict)
+        table.add_row(row.blob, _dims(row.shape), ",".join(map(str, row.where)), *numbers, verdict)
     make_console().print(table)
 
 
@@ -153,7 +153,3 @@ def _outcome(row: Difference | GradientRow) -> str:
 
 def _dims(shape: Iterable[object]) -> str:
     return "×".join(map(str, shape)) or "scalar"
-
-
-def _place(where: Iterable[int]) -> str:
-    return ",".join(map(str, where))

@@ -39,14 +39,11 @@ def _print_outputs(console: Console, kind: str, outputs: Iterable[Output]) -> No
             shape = "×".join(map(str, output.values.shape))
             told = [f"{shape} values from {min(values):.6g} to {max(values):.6g}"]
         else:
-            told = [f"{value:.6g}{_weighted(value, output.loss_weight)}" for value in values]
+            weight = output.loss_weight
+            told = [f"{v:.6g}" + (f" (* {weight:g} = {weight * v:.6g} loss)" if weight else "") for v in values]
         for offset, text in enumerate(told):
             console.print(f"    {kind} net output #{number + offset}: {output.name} = {text}")
         number += len(values)
-
-
-def _weighted(value: float, loss_weight: float) -> str:
-    return f" (* {loss_weight:g} = {loss_weight * value:.6g} loss)" if loss_weight else ""
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import onnx_ir as ir
 
 from caffe_layers import params
 from caffe_tools.errors import GraphError, NetError, nearest
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt import fields
 from caffe_tools.prototxt.fields import Values

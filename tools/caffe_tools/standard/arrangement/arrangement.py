@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import onnx_ir as ir
 
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Int, Repeated, Submessage, UInt
 from caffe_tools.prototxt.messages import SHAPE

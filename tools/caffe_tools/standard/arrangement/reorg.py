@@ -6,8 +6,7 @@ src/caffe/layers/region_layer.cpp.
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Float, Int, Repeated, UInt
 from caffe_tools.standard.layer import Layer, dims_text

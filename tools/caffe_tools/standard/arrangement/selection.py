@@ -6,8 +6,8 @@ Source: Caffe src/caffe/layers/argmax_layer.cpp, batch_reindex_layer.cpp, filter
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Int, UInt
 from caffe_tools.standard.layer import Layer, dims_text, expect_shape

@@ -10,8 +10,7 @@ window_data_layer.cpp, hdf5_output_layer.cpp; SSD fork src/caffe/layers/annotate
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt import fields
 from caffe_tools.prototxt.fields import Bool, Enum, Float, String, UInt, Values

@@ -5,8 +5,7 @@ Source: Caffe include/caffe/layers/parameter_layer.hpp.
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Submessage
 from caffe_tools.prototxt.messages import SHAPE

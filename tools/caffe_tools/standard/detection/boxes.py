@@ -7,8 +7,7 @@ Source: Caffe-SSD src/caffe/util/bbox_util.cpp (``EncodeBBox``, ``DecodeBBox``, 
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Enum
 from caffe_tools.standard.layer import FLT_MAX

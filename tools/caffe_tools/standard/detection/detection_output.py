@@ -6,8 +6,8 @@ Source: Caffe-SSD src/caffe/layers/detection_output_layer.cpp, src/caffe/util/bb
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Float, Int, String, Submessage, UInt, Unread
 from caffe_tools.standard.detection.adaptive_nms import adaptive_nms

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import onnx_ir as ir
-
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, Float, Int, Submessage, UInt
 from caffe_tools.prototxt.messages import LOSS_PARAM

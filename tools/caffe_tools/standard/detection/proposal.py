@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Float, Repeated, UInt
 from caffe_tools.standard.detection.boxes import among_the_best, non_maximum_suppression

@@ -7,8 +7,8 @@ softmax_layer.cpp, dropout_layer.cpp.
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Float, Int, Submessage
 from caffe_tools.prototxt.messages import ENGINE, FILLER

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from functools import reduce
 
 import numpy as np
-import onnx_ir as ir
 
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, Float, Int, Repeated, Submessage, Values
 from caffe_tools.prototxt.messages import FILLER

@@ -5,8 +5,7 @@ Source: SENet src/caffe/layers/axpy_layer.cpp.
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.standard.layer import Layer, expect_shape
 from caffe_tools.standard.registry import layer_type

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 
-import onnx_ir as ir
-
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Float, Values
 from caffe_tools.prototxt.messages import ENGINE

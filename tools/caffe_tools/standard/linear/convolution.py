@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, Int, Repeated, Submessage, UInt
 from caffe_tools.prototxt.messages import FILLER

@@ -6,8 +6,7 @@ src/caffe/layers/conv_dw_layer.cpp.
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.linear.convolution import CONVOLUTION_PARAM, check_reach, convolution, keep_dims, window_of

@@ -17,15 +17,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
-from caffe_tools.gradient.scan import Step, Values, scan
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Submessage, UInt
 from caffe_tools.prototxt.messages import FILLER
 from caffe_tools.standard.layer import Layer, dims_text, expect_shape
 from caffe_tools.standard.registry import BINARY, layer_type
+
+if TYPE_CHECKING:
+    from caffe_tools.gradient.scan import Step, Values
 
 RECURRENT_PARAM = {
     "num_output": UInt(0),
@@ -167,6 +169,8 @@ def _over_steps(
             outputs.append(op.Unsqueeze(output, [0]))
         tops = op.Concat(*outputs, axis=0)
     else:
+        from caffe_tools.gradient.scan import scan
+
         if None in state:
             state = [_zeros(op, terms, layer.recurrent_param.num_output)] * len(state)
         tops, state = scan(op, [terms, goes_on], state, weights, step)

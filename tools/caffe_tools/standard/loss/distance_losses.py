@@ -5,8 +5,7 @@ Source: Caffe src/caffe/layers/euclidean_loss_layer.cpp, hinge_loss_layer.cpp, c
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, Float
 from caffe_tools.standard.layer import Layer, dims_text, expect_shape

@@ -5,8 +5,7 @@ Source: Caffe src/caffe/layers/sigmoid_cross_entropy_loss_layer.cpp.
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.dims import same_count
 from caffe_tools.prototxt.messages import LOSS_PARAM

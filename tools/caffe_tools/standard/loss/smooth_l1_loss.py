@@ -5,8 +5,7 @@ Source: caffe-fast-rcnn src/caffe/layers/smooth_L1_loss_layer.cu, Caffe-SSD src/
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Float
 from caffe_tools.standard.layer import Layer, dims_text, expect_shape

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 
-import onnx_ir as ir
-
 from caffe_tools.binaryproto import caffemodel
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.dims import same_count
 from caffe_tools.prototxt.fields import Enum, Int, String

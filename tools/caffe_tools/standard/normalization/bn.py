@@ -6,8 +6,7 @@ one of hszhao/PSPNet, src/caffe/proto/caffe.proto.
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, Float, Submessage
 from caffe_tools.prototxt.messages import ENGINE, FILLER

@@ -6,8 +6,7 @@ Networks, section 3.3.
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Enum, Float, UInt
 from caffe_tools.prototxt.messages import ENGINE

@@ -6,8 +6,8 @@ Source: caffe-rfcn src/caffe/layers/psroi_pooling_layer.cu.
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Float, Int
 from caffe_tools.standard.layer import Layer

@@ -5,8 +5,7 @@ Source: Caffe src/caffe/layers/spp_layer.cpp; He et al., Spatial Pyramid Pooling
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
+from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Enum, UInt
 from caffe_tools.prototxt.messages import ENGINE
