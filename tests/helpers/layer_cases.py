@@ -133,6 +133,8 @@ TABLE = [
     *(Case("", (4, 3), {"gamma": gamma, "alpha": None}) for gamma in (0, 0.5, 1, 1.5, 3)),
     Case("", (4, 3), {"gamma": 2, "alpha": [0.5, 1, 2]}),
     Case("", (6, 3), {"alpha": 0.9, "background_label": 2, "normalization": "POSITIVES"}),
+    Case("", (3, 3, 3, 3)),
+    Case("", (3, 3, 3, 3), {"axis": -1}),
     Case("", (6, 5), spread=1e4),
     Case("", (6, 5), spread=100),
 ]

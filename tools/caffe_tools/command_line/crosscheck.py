@@ -13,7 +13,7 @@ from rich.text import Text
 from caffe_tools.command_line.commands import AGREES, DISAGREES
 from caffe_tools.errors import GraphError
 from caffe_tools.files import load_arrays, write_json
-from caffe_tools.referee.referee import Judgement, Verdict, crosscheck
+from caffe_tools.referee.referee import Verdict, VerdictRow, crosscheck
 from caffe_tools.report.tables import make_console
 
 
@@ -113,7 +113,7 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     console.print(_closing(verdict, probes))
 
 
-def _cells(row: Judgement, wrong: int, probes: int) -> Sequence[str | Text]:
+def _cells(row: VerdictRow, wrong: int, probes: int) -> Sequence[str | Text]:
     verdict = Text("agrees", style="green")
     if wrong:
         verdict = Text(row.note or f"DIFFERS on {wrong} of {probes}", style="bold red")

@@ -246,7 +246,7 @@ class _Search:
 
     def _values(self, scale: Scale) -> np.ndarray:
         with np.errstate(all="ignore"):
-            return np.array([scale.value(observation.question) for observation in self.observations])
+            return np.array([scale.compute(observation.question) for observation in self.observations])
 
 
 def _match(ratios: Sequence[tuple[float, float]], values: np.ndarray) -> bool:

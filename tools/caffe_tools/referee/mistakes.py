@@ -13,21 +13,24 @@ from typing import Any
 
 import numpy as np
 
+from caffe_layers.params import Parameter, ValueRefused
 from caffe_tools.referee import wrong_sums
 from caffe_tools.referee.loss_formulas import Question, formula
 from caffe_tools.referee.wrong_sums import SumAndGradient
 
 
 @dataclass(frozen=True)
-class Reading:
-    """``says`` goes on after "agrees if"; ``compute`` gives the sum and its gradient, not divided by anything."""
+class Departure:
+    """What a graph may do otherwise; ``says`` goes on after "agrees if"."""
 
     name: str
     says: str
-    compute: Callable[[Question], SumAndGradient]
+    compute: Callable[..., Any]
+    """Of a reading: the sum and its gradient, not divided by anything. Of a scale: the factor of both."""
     cost: float = 1.0
 
 
+Reading = Departure
 AS_DEFINED = Reading("", "", lambda question: formula(question).sum_and_gradient(), 0.0)
 
 
@@ -41,7 +44,7 @@ def with_params(**changes: Any) -> Callable[[Question], SumAndGradient]:
     return compute
 
 
-def with_fields(change: Callable[[Any], dict[str, Any]]) -> Callable[[Question], SumAndGradient]:
+def with_fields(change: Callable[..., dict[str, Any]]) -> Callable[[Question], SumAndGradient]:
     """The formula with other fields."""
 
     def compute(question: Question) -> SumAndGradient:
@@ -54,6 +57,10 @@ def with_fields(change: Callable[[Any], dict[str, Any]]) -> Callable[[Question],
 def readings(question: Question) -> Iterator[Reading]:
     """The readings that make sense for the question, the right one first, likelier ones before others."""
     yield AS_DEFINED
+    yield from (_of_the_family if question.layer.family else _other_parameters)(question)
+
+
+def _of_the_family(question: Question) -> Iterator[Reading]:
     params = question.params
     if params.get("alpha") is not None:
         yield from _alpha(question)
@@ -69,6 +76,42 @@ def readings(question: Question) -> Iterator[Reading]:
     yield from _activation(question)
     yield from _numerics(question)
     yield from _gradients(question)
+
+
+WITHOUT_WEIGHTS = Reading(
+    "weights-left-out",
+    "the weights (bottom 2) were left out",
+    lambda question: formula(replace(question, weights=None)).sum_and_gradient(),
+)
+
+
+def _other_parameters(question: Question) -> Iterator[Reading]:
+    """What any loss may do otherwise: have another value of a parameter, count what is ignored, weigh nothing."""
+    for parameter in question.layer.parameters:
+        if parameter.name not in ("normalization", "normalize"):
+            for value in _other_values(parameter, question.params[parameter.name]):
+                text = f"{value:g}" if isinstance(value, float) else str(value)
+                says = f"{parameter.name} were {text}"
+                yield Reading(f"{parameter.name}={text}", says, with_params(**{parameter.name: value}))
+    if question.weights is not None:
+        yield WITHOUT_WEIGHTS
+    yield from _ignored_as_others(question)
+
+
+def _other_values(parameter: Parameter, own: Any) -> Iterator[Any]:
+    """The parameter's default, other choices, and numbers that are likely mistaken for its own."""
+    numbers: list = [0, 1, 2, 3, 0.5, 1.5]
+    if isinstance(own, (int, float)):
+        numbers += [own + 1, own - 1, 2 * own, own / 2]
+    tried = [own]
+    for value in (parameter.default, *parameter.choices, None, True, False, *numbers):
+        try:
+            accepted = parameter.accept(value)
+        except ValueRefused:
+            continue
+        if accepted not in tried:
+            tried.append(accepted)
+            yield accepted
 
 
 # Readings -------------------------------------------------------------------------------------------------------------
@@ -177,21 +220,14 @@ def _weights(question: Question) -> Iterator[Reading]:
             with_fields(lambda f: {"pos_weight": 1.0, "neg_weight": f.pos_weight}),
         )
     if question.weights is not None:
-        yield Reading(
-            "weights-left-out", "the weights (bottom 2) were left out", with_fields(lambda f: {"weight": np.ones(())})
-        )
+        yield WITHOUT_WEIGHTS
         yield Reading(
             "weights-twice", "the weights (bottom 2) were applied twice", with_fields(lambda f: {"weight": f.weight**2})
         )
 
 
 def _ignored(question: Question) -> Iterator[Reading]:
-    for what, question_of in ignored_labels(question):
-        yield Reading(
-            f"ignored-counted-as-{what.replace(' ', '-')}",
-            f"ignored labels were read as {what}",
-            lambda q, other=question_of: formula(other(q)).sum_and_gradient(),
-        )
+    yield from _ignored_as_others(question)
     if question.is_sigmoid:
         yield Reading(
             "ignored-counted-as-negatives",
@@ -212,13 +248,22 @@ def _ignored(question: Question) -> Iterator[Reading]:
         )
 
 
+def _ignored_as_others(question: Question) -> Iterator[Reading]:
+    for what, question_of in ignored_labels(question):
+        yield Reading(
+            f"ignored-counted-as-{what.replace(' ', '-')}",
+            f"ignored labels were read as {what}",
+            lambda q, other=question_of: formula(other(q)).sum_and_gradient(),
+        )
+
+
 def ignored_labels(question: Question) -> Iterator[tuple[str, Callable[[Question], Question]]]:
     """What ignored index labels may be mistaken for, and the question that would be."""
-    if question.target != "index" or question.params["ignore_label"] is None:
+    if question.target != "index" or question.params.get("ignore_label") is None:
         return
     channels = question.channels
-    background = question.params["background_label"]
-    one_more = question.is_sigmoid and background is not None
+    background = question.params.get("background_label")
+    one_more = not question.layer.background_has_a_channel and background is not None
     for label in dict.fromkeys((0, channels - 1 + one_more)):
 
         def other(q: Question, label: int = label) -> Question:
@@ -312,11 +357,10 @@ def _background(question: Question) -> Iterator[Reading]:
 
 
 def _activation(question: Question) -> Iterator[Reading]:
-    name = question.layer.__name__
     if question.is_sigmoid:
         yield Reading("softmax-for-sigmoid", "a softmax stood in place of the sigmoid", wrong_sums.softmax_for_sigmoid)
         yield Reading("sigmoid-twice", "the sigmoid were applied twice", wrong_sums.sigmoid_twice)
-    elif name == "CrossEntropyLossLayer":
+    elif question.layer.scores_are_probabilities:
         yield Reading(
             "softmax-first", "a softmax were applied to the probabilities first", wrong_sums.softmax_of_probabilities
         )
@@ -326,7 +370,7 @@ def _activation(question: Question) -> Iterator[Reading]:
     else:
         yield Reading("softmax-twice", "the softmax were applied twice", wrong_sums.softmax_twice)
         yield Reading("sigmoid-for-softmax", "a sigmoid stood in place of the softmax", wrong_sums.sigmoid_for_softmax)
-    if not question.is_sigmoid and name != "CrossEntropyLossLayer":
+    if question.layer.family == "softmax":
         own = question.axis
         for axis in range(question.scores.ndim):
             if axis != own:
@@ -339,7 +383,7 @@ def _activation(question: Question) -> Iterator[Reading]:
 
 
 def _numerics(question: Question) -> Iterator[Reading]:
-    own = 1e-20 if question.layer.__name__ == "CrossEntropyLossLayer" else 0.0
+    own = formula(question).floor
     floors = (
         (1.17549435e-38, "FLT_MIN, as in Caffe's SoftmaxWithLoss"),
         (1e-20, "1e-20"),
@@ -373,7 +417,7 @@ def _gradients(question: Question) -> Iterator[Reading]:
             "the gradient were that by the probabilities, not by the scores",
             lambda q: wrong_sums.gradient_times(q, lambda p, rest: 1 / (p * rest)),
         )
-    elif question.layer.__name__ != "CrossEntropyLossLayer":
+    elif question.layer.family == "softmax":
         yield Reading(
             "gradient-without-target",
             "the target were missing from the gradient",

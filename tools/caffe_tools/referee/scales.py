@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from caffe_layers import normalization
 from caffe_tools.referee.loss_formulas import Question, formula
-from caffe_tools.referee.mistakes import ignored_labels
+from caffe_tools.referee.mistakes import Departure, ignored_labels
 
-
-@dataclass(frozen=True)
-class Scale:
-    """The factor of the sum; ``says`` goes on after "agrees if"."""
-
-    name: str
-    says: str
-    value: Callable[[Question], float]
-    cost: float = 1.0
+Scale = Departure
 
 
 def right_factor(question: Question) -> float:
     """1 / divisor, as the layer has it."""
-    return normalization.factor(question.mode, formula(question).count(question.mode))
+    return formula(question).factor(question.mode)
 
 
 def divisors(question: Question) -> Iterator[Scale]:
@@ -36,10 +27,8 @@ def divisors(question: Question) -> Iterator[Scale]:
     for mode in order:
         if mode != right:
             says = f"normalization were {mode}" if mode != "NONE" else "there were no divisor (normalization NONE)"
-            yield Scale(
-                f"normalization={mode}", says, lambda q, mode=mode: normalization.factor(mode, formula(q).count(mode))
-            )
-    if question.params["ignore_label"] is not None:
+            yield Scale(f"normalization={mode}", says, lambda q, mode=mode: formula(q).factor(mode))
+    if question.params.get("ignore_label") is not None:
         yield from _divisors_with_ignored(question, right)
     if right == "WEIGHT":
         yield Scale(
@@ -47,7 +36,7 @@ def divisors(question: Question) -> Iterator[Scale]:
             "the sum of weights were at least 1 as a divisor",
             lambda q: 1 / max(1.0, formula(q).count("WEIGHT")),
         )
-    if question.weights is not None:
+    if question.layer.family and question.weights is not None:
         for name, says, change in (
             (
                 "divisor-by-class-weights",
@@ -92,7 +81,7 @@ def _divisors_with_ignored(question: Question, mode: str) -> Iterator[Scale]:
         yield Scale(
             f"ignored-in-divisor-as-{what.replace(' ', '-')}",
             f"the divisor counted ignored positions too, as {what}",
-            lambda q, other=other: normalization.factor(mode, formula(other(q)).count(mode)),
+            lambda q, other=other: formula(other(q)).factor(mode),
         )
 
 
