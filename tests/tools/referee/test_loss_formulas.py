@@ -42,7 +42,7 @@ def test_every_family_that_a_loss_declares_has_a_formula_and_none_is_left_over()
 def test_every_mistake_is_one_that_changes_the_loss_or_its_gradient():
     """A reading that computes what is right on every case would never be found, or stand for another."""
     seen, different = set(), set()
-    for case in CASES:
+    for case in (case for case in CASES if case.layer_class.family):
         question = Question(case.layer_class, complete(case.params, case.layer_class.parameters), *case.arrays())
         with np.errstate(all="ignore"):
             total, gradient = AS_DEFINED.compute(question)
