@@ -96,17 +96,15 @@ class Formula:
 
     def count(self, mode: str) -> float:
         """What the normalization mode counts."""
-        if mode == "FULL":
-            return float(self.positions.size)
-        if mode == "VALID":
-            return float(np.count_nonzero(self.positions))
-        if mode == "BATCH_SIZE":
-            return float(self.batch)
-        if mode == "POSITIVES":
-            return float(np.count_nonzero(self.foreground))
-        if mode == "WEIGHT":
-            return float(np.sum(self.weight * self.class_weight * self.t * self.counted))
-        return 1.0
+        counts = {
+            "FULL": self.positions.size,
+            "VALID": np.count_nonzero(self.positions),
+            "BATCH_SIZE": self.batch,
+            "POSITIVES": np.count_nonzero(self.foreground),
+            "WEIGHT": np.sum(self.weight * self.class_weight * self.t * self.counted),
+            "NONE": 1,
+        }
+        return float(counts[mode])
 
     @property
     def positions(self) -> np.ndarray:
