@@ -48,15 +48,6 @@ class Diagnosis:
     numbers: str = ""
     alternatives: tuple[str, ...] = ()
 
-    def as_json(self) -> dict:
-        return {
-            "tensors": list(self.tensors),
-            "departures": list(self.departures),
-            "text": self.text,
-            "numbers": self.numbers,
-            "alternatives": list(self.alternatives),
-        }
-
 
 @dataclass(frozen=True)
 class _Explanation:

@@ -320,12 +320,10 @@ class _Shared:
 
     def fields(self) -> dict[str, Any]:
         params, weights = self.question.params, self.question.weights
-        if weights is None:
-            weight = np.ones(())
-        elif np.size(weights) == math.prod(self.position_shape):
-            weight = np.asarray(weights, np.float64).reshape(self.position_shape)
-        else:
-            weight = np.asarray(weights, np.float64).reshape(self.x.shape)
+        weight = np.asarray(1.0 if weights is None else weights, np.float64)
+        if weights is not None:
+            is_by_position = weight.size == math.prod(self.position_shape)
+            weight = weight.reshape(self.position_shape if is_by_position else self.x.shape)
         return {
             "x": self.x,
             "axis": self.axis,

@@ -58,17 +58,7 @@ class Verdict:
         return all(row.agrees for row in self.rows if row.counts)
 
     def as_json(self) -> dict:
-        rows = [asdict(row) for row in self.rows]
-        return strict_json(
-            {
-                "graph": self.graph,
-                "layer": self.layer,
-                "agrees": self.agrees,
-                "rows": rows,
-                "diagnoses": [one.as_json() for one in self.diagnoses],
-                "notes": self.notes,
-            }
-        )
+        return strict_json({"graph": self.graph, "layer": self.layer, "agrees": self.agrees, **asdict(self)})
 
 
 def crosscheck(

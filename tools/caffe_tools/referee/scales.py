@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -37,35 +36,23 @@ def divisors(question: Question) -> Iterator[Scale]:
             lambda q: 1 / max(1.0, formula(q).count("WEIGHT")),
         )
     if question.layer.family and question.weights is not None:
-        for name, says, change in (
-            (
-                "divisor-by-class-weights",
-                "the divisor were the sum of the class weights alone",
-                lambda f: {"weight": np.ones(())},
-            ),
-            (
-                "divisor-by-weights",
-                "the divisor were the sum of the weights of bottom 2 alone",
-                lambda f: {"class_weight": np.ones(())},
-            ),
+        for name, what, other in (
+            ("class-weights", "class weights", "weight"),
+            ("weights", "weights of bottom 2", "class_weight"),
         ):
-            yield Scale(name, says, lambda q, change=change: _reciprocal(_changed(q, change).count("WEIGHT")))
+            yield Scale(
+                f"divisor-by-{name}",
+                f"the divisor were the sum of the {what} alone",
+                lambda q, other=other: _reciprocal(replace(formula(q), **{other: np.ones(())}).count("WEIGHT")),
+            )
     if question.is_sigmoid and question.target == "multi_label":
-        yield Scale(
-            "positives-from-one-half",
-            "targets from 0.5 on were the positives that the divisor counts",
-            lambda q: 1 / max(1.0, float(np.count_nonzero(formula(q).t >= 0.5))),
-        )
-        yield Scale(
-            "positives-of-exactly-1",
-            "targets of exactly 1 were the positives that the divisor counts",
-            lambda q: 1 / max(1.0, float(np.count_nonzero(formula(q).t == 1))),
-        )
-        yield Scale(
-            "sum-of-targets",
-            "the sum of the targets were the divisor, at least 1",
-            lambda q: 1 / max(1.0, float(formula(q).t.sum())),
-        )
+        counted = "were the positives that the divisor counts"
+        for name, says, count in (
+            ("positives-from-one-half", f"targets from 0.5 on {counted}", lambda t: np.count_nonzero(t >= 0.5)),
+            ("positives-of-exactly-1", f"targets of exactly 1 {counted}", lambda t: np.count_nonzero(t == 1)),
+            ("sum-of-targets", "the sum of the targets were the divisor, at least 1", np.sum),
+        ):
+            yield Scale(name, says, lambda q, count=count: 1 / max(1.0, float(count(formula(q).t))))
     if right == "POSITIVES":
         yield Scale(
             "positives-plus-1",
@@ -83,11 +70,6 @@ def _divisors_with_ignored(question: Question, mode: str) -> Iterator[Scale]:
             f"the divisor counted ignored positions too, as {what}",
             lambda q, other=other: formula(other(q)).factor(mode),
         )
-
-
-def _changed(question: Question, change: Callable[[Any], dict[str, Any]]) -> Any:
-    plain = formula(question)
-    return replace(plain, **change(plain))
 
 
 def _reciprocal(count: float) -> float:
