@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from caffe_layers import engine
-from caffe_layers.loss import LossLayer, product
+from caffe_layers.expression import product
+from caffe_layers.loss import LossLayer
 from caffe_layers.positionwise import expression as positionwise_onnx
 from caffe_layers.positionwise import losses as positionwise
 from caffe_layers.softmax import sum_over_channels
@@ -70,7 +71,7 @@ class CrossEntropyLossLayer(LossLayer):
         return positionwise.evaluate(params, arrays, workspace, index_block, dense_block, compiled=compiled)
 
     def onnx(self, op, scores, labels, weights=None):
-        target = positionwise_onnx.OnnxTarget(op, self.params, scores, labels, weights)
+        target = positionwise_onnx.PositionwiseTarget(op, self.params, scores, labels, weights)
         axis = target.axis
         if target.channel is not None:
             p_t = op.Max(op.GatherElements(scores, target.channel, axis=axis), FLOOR)

@@ -11,7 +11,7 @@ from caffe_layers import engine
 from caffe_layers.elementwise import expression as elementwise_onnx
 from caffe_layers.elementwise import losses as elementwise
 from caffe_layers.elementwise.losses import ElementwiseLoss
-from caffe_layers.loss import onnx_log1p_of_exp_of_minus
+from caffe_layers.expression import onnx_log1p_of_exp_of_minus
 
 
 def no_terms(x, weight, losses, gradient, workspace):

@@ -11,7 +11,7 @@ from caffe_layers import engine, sigmoid_cross_entropy
 from caffe_layers.elementwise import expression as elementwise_onnx
 from caffe_layers.elementwise import losses as elementwise
 from caffe_layers.elementwise.losses import ElementwiseLoss
-from caffe_layers.loss import product
+from caffe_layers.expression import product
 from caffe_layers.params import FRACTION_OR_WEIGHTS, NOT_NEGATIVE, Parameter, or_null
 from caffe_layers.power import onnx_power, power
 from caffe_layers.softmax import sum_over_channels

@@ -9,7 +9,8 @@ import numpy as np
 
 from caffe_layers import engine, softmax_loss
 from caffe_layers import normalization as normalizing
-from caffe_layers.loss import AXIS, CLASS_WEIGHT, LossLayer, product
+from caffe_layers.expression import product
+from caffe_layers.loss import AXIS, CLASS_WEIGHT, LossLayer
 from caffe_layers.loss import ignore_label as ignore_label_parameter
 from caffe_layers.params import FRACTION_OR_WEIGHTS, INTEGER_FROM_0, NOT_NEGATIVE, Parameter, or_null
 from caffe_layers.positionwise import expression as positionwise_onnx
@@ -107,7 +108,7 @@ class SoftmaxFocalLossLayer(LossLayer):
             alpha = _alpha(self.params, target.channels)
             return None if alpha is None else target.of_class(alpha)
 
-        target = positionwise_onnx.OnnxTarget(op, self.params, scores, labels, weights, scale)
+        target = positionwise_onnx.PositionwiseTarget(op, self.params, scores, labels, weights, scale)
         modulate = partial(_onnx_modulate, gamma=self.params["gamma"])
         return softmax_loss.onnx_softmax_loss(op, self, scores, target, modulate)
 

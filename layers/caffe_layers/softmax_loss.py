@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from caffe_layers import engine
-from caffe_layers.loss import HIGHEST, LossLayer, onnx_log1p, product
+from caffe_layers.expression import HIGHEST, onnx_log1p, product
+from caffe_layers.loss import LossLayer
 from caffe_layers.positionwise import expression as positionwise_onnx
 from caffe_layers.positionwise import losses as positionwise
 from caffe_layers.softmax import SAFE, are_few_moderate, are_safe, shifted, sum_over_channels
@@ -211,5 +212,5 @@ class SoftmaxLossLayer(LossLayer):
 
     def onnx(self, op, scores, labels, weights=None):
         return onnx_softmax_loss(
-            op, self, scores, positionwise_onnx.OnnxTarget(op, self.params, scores, labels, weights)
+            op, self, scores, positionwise_onnx.PositionwiseTarget(op, self.params, scores, labels, weights)
         )

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import importlib.util
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from hypothesis import strategies as st
 
 import caffe_layers
 from caffe_layers import functional
+from caffe_layers.elementwise.losses import ElementwiseLoss
+from caffe_layers.functional import FUNCTIONS
+from caffe_layers.loss import LossLayer
+from caffe_layers.params import Kind, Parameter, ValueRefused
 
-LOSS_FUNCTIONS = {
-    "CrossEntropyLossLayer": functional.cross_entropy_loss,
-    "SoftmaxLossLayer": functional.softmax_loss,
-    "SigmoidCrossEntropyLossLayer": functional.sigmoid_cross_entropy_loss,
-    "SigmoidFocalLossLayer": functional.sigmoid_focal_loss,
-    "SoftmaxFocalLossLayer": functional.softmax_focal_loss,
-}
-LOSSES = tuple(LOSS_FUNCTIONS)
-SOFTMAX_LIKE = ("CrossEntropyLossLayer", "SoftmaxLossLayer", "SoftmaxFocalLossLayer")
+
+def declared(layer, name):
+    """The parameter of that name that the layer declares, or one that may be nothing but null."""
+    own = {parameter.name: parameter for parameter in LAYERS[layer].parameters}
+    return own.get(name, Parameter(name, Kind("null", lambda value: value), None, ""))
+
+
+LAYERS = {layer.__name__: layer for layer in caffe_layers.LAYERS}
+LOSSES = tuple(name for name, layer in LAYERS.items() if issubclass(layer, LossLayer))
+ACTIVATIONS = tuple(name for name, layer in LAYERS.items() if layer.function and name not in LOSSES)
+INDEX_LOSSES = tuple(name for name in LOSSES if "index" in (declared(name, "target").choices or ("index",)))
 MODES = ("FULL", "VALID", "BATCH_SIZE", "NONE", "POSITIVES", "WEIGHT")
+
+
+def own_tests(layer):
+    """The module of the loss's own test file in tests/layers/losses, or None where there is none.
+
+    It has ``oracle(scores, labels, weights=None, **params)``, the loss in float64 as its definition reads. It may have
+    ``VALUES``, what to try for those of the loss's parameters that are not in PARAMETERS below, and
+    ``draw_labels(random, shape, params)``, where labels of the kind that the layer's ``holds`` says are not enough.
+    """
+    name = f"test_{FUNCTIONS[LAYERS[layer]].__name__}"
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
 
 @dataclass
@@ -42,15 +60,19 @@ class Case:
 
     @property
     def layer_class(self):
-        return getattr(caffe_layers, self.layer)
+        return LAYERS[self.layer]
 
     @property
     def function(self):
-        return LOSS_FUNCTIONS[self.layer]
+        return FUNCTIONS[self.layer_class]
+
+    @property
+    def oracle(self):
+        return own_tests(self.layer).oracle
 
     @property
     def target(self):
-        return self.params.get("target", "multi_label" if self.layer.startswith("Sigmoid") else "index")
+        return self.params.get("target", declared(self.layer, "target").default or "index")
 
     def arrays(self, seed=0, dtype=np.float32):
         """(scores, labels) or (scores, labels, weights)"""
@@ -59,7 +81,7 @@ class Case:
         channels = self.shape[axis]
         positions = self.shape[:axis] + self.shape[axis + 1 :]
         scores = (rng.randn(*self.shape) * self.spread).astype(dtype)
-        if self.layer == "CrossEntropyLossLayer":
+        if self.layer_class.scores_are_probabilities:
             scores = functional.softmax(scores, axis)
         labels = np.asarray(self._labels(rng, positions, channels), dtype)
         weights = {"": (), "position": positions, "element": self.shape}[self.weights]
@@ -67,14 +89,17 @@ class Case:
 
     def _labels(self, rng, positions, channels):
         ignore = self.params.get("ignore_label")
-        if self.target == "index":
+        own = own_tests(self.layer)
+        if hasattr(own, "draw_labels"):
+            labels = own.draw_labels(rng, self.shape, self.params)
+        elif self.target == "index":
             background = self.params.get("background_label", 0)
-            one_more = self.layer.startswith("Sigmoid") and background is not None
+            one_more = not self.layer_class.background_has_a_channel and background is not None
             labels = rng.randint(0, channels + one_more, positions)
         elif self.target == "distribution":
             labels = rng.rand(*self.shape)
             labels /= labels.sum(axis=self.params.get("axis", 1), keepdims=True)
-        elif self.layer.startswith("Sigmoid"):
+        elif issubclass(self.layer_class, ElementwiseLoss):
             labels = np.where(rng.rand(*self.shape) < 0.5, rng.rand(*self.shape).round(1), rng.rand(*self.shape) < 0.4)
         else:
             labels = np.where(rng.rand(*self.shape) < 0.5, 0, rng.rand(*self.shape) * 3)
@@ -83,40 +108,76 @@ class Case:
         return labels
 
 
+TABLE = [
+    Case("", (4, 5)),
+    Case("", (2, 4, 3, 2), {"normalization": "FULL"}, "position"),
+    Case("", (3, 2, 4), {"axis": -1, "normalization": "BATCH_SIZE", "class_weight": [0.5, 1, 2, 0.1]}),
+    Case("", (6, 3, 2), {"ignore_label": 2, "normalization": "VALID"}, "position"),
+    Case("", (3, 4, 2), {"normalization": "WEIGHT", "class_weight": [0.5, 1, 2, 0.1]}, "position"),
+    Case("", (5, 4), {"normalize": True}),
+    Case("", (7, 1), {"background_label": None, "normalization": "POSITIVES"}),
+    *(
+        Case("", (5, 3, 2), {"target": t, "normalization": m, "ignore_label": -1, "background_label": 1}, "position")
+        for t in ("index", "distribution", "multi_label")
+        for m in MODES
+    ),
+    *(
+        Case("", (5, 4), {"target": t, "label_smoothing": 0.1, "class_weight": [0.5, 1, 2, 0.1]})
+        for t in ("index", "distribution", "multi_label")
+    ),
+    Case("", (4, 3, 2), {"label_smoothing": 0.1, "ignore_label": 1}),
+    Case("", (4, 3, 2), {"pos_weight": [0.5, 2, 3]}, "element"),
+    Case("", (4, 3), {"pos_weight": 2.5, "target": "index", "normalization": "POSITIVES"}),
+    Case("", (4, 3), {"pos_weight": [1, 2, 3], "target": "index", "background_label": 3}),
+    Case("", (4, 3), {"target": "index", "background_label": None, "label_smoothing": 0.2}),
+    *(Case("", (4, 3), {"gamma": gamma, "alpha": None}) for gamma in (0, 0.5, 1, 1.5, 3)),
+    Case("", (4, 3), {"gamma": 2, "alpha": [0.5, 1, 2]}),
+    Case("", (6, 3), {"alpha": 0.9, "background_label": 2, "normalization": "POSITIVES"}),
+    Case("", (3, 3, 3, 3)),
+    Case("", (3, 3, 3, 3), {"axis": -1}),
+    Case("", (6, 5), spread=1e4),
+    Case("", (6, 5), spread=100),
+]
+"""Of these each loss gets those whose parameters it declares and accepts."""
+
+
+def _accepts(layer, name, value):
+    try:
+        return any(one.name == name and one.accept(value) == value for one in LAYERS[layer].parameters)
+    except ValueRefused:
+        return False
+
+
 def _table():
     for layer in LOSSES:
-        yield Case(layer)
-        yield Case(layer, (2, 4, 3, 2), {"normalization": "FULL"}, "position")
-        yield Case(layer, (3, 2, 4), {"axis": -1, "normalization": "BATCH_SIZE", "class_weight": [0.5, 1, 2, 0.1]})
-        yield Case(layer, (6, 3, 2), {"ignore_label": 2, "normalization": "VALID"}, "position")
-        yield Case(layer, (3, 4, 2), {"normalization": "WEIGHT", "class_weight": [0.5, 1, 2, 0.1]}, "position")
-        yield Case(layer, (5, 4), {"normalize": True})
-        yield Case(layer, (7, 1), {"background_label": None, "normalization": "POSITIVES"})
-        targets = {"CrossEntropyLossLayer": ("distribution", "multi_label"), "SoftmaxFocalLossLayer": ()}
-        targets.update(SoftmaxLossLayer=("distribution", "multi_label"))
-        for target in targets.get(layer, ("index",)):
-            for mode in MODES:
-                params = {"target": target, "normalization": mode, "ignore_label": -1, "background_label": 1}
-                yield Case(layer, (5, 3, 2), params, "position")
-            yield Case(layer, (5, 4), {"target": target, "label_smoothing": 0.1, "class_weight": [0.5, 1, 2, 0.1]})
-        if layer != "SoftmaxFocalLossLayer":
-            yield Case(layer, (4, 3, 2), {"label_smoothing": 0.1, "ignore_label": 1})
-        if layer.startswith("Sigmoid"):
-            yield Case(layer, (4, 3, 2), {"pos_weight": [0.5, 2, 3]}, "element")
-            yield Case(layer, (4, 3), {"pos_weight": 2.5, "target": "index", "normalization": "POSITIVES"})
-            yield Case(layer, (4, 3), {"pos_weight": [1, 2, 3], "target": "index", "background_label": 3})
-            yield Case(layer, (4, 3), {"target": "index", "background_label": None, "label_smoothing": 0.2})
-        if "Focal" in layer:
-            for gamma in (0, 0.5, 1, 1.5, 3):
-                yield Case(layer, (4, 3), {"gamma": gamma, "alpha": None})
-            yield Case(layer, (4, 3), {"gamma": 2, "alpha": [0.5, 1, 2]})
-            yield Case(layer, (6, 3), {"alpha": 0.9, "background_label": 2, "normalization": "POSITIVES"})
-        if layer != "CrossEntropyLossLayer":
-            yield Case(layer, (6, 5), spread=1e4)
-            yield Case(layer, (6, 5), spread=100)
+        for case in TABLE:
+            if case.spread == 3.0 or not LAYERS[layer].scores_are_probabilities:
+                if all(_accepts(layer, name, value) for name, value in case.params.items()):
+                    yield replace(case, layer=layer)
+        for name, values in getattr(own_tests(layer), "VALUES", {}).items():
+            for value in values:
+                yield Case(layer, (4, 3), {name: value})
 
 
 CASES = tuple(_table())
+
+PARAMETERS = {
+    "target": lambda parameter, channels: st.sampled_from(parameter.choices),
+    "label_smoothing": lambda parameter, channels: st.sampled_from([0.0, 0.1, 0.7]),
+    "ignore_label": lambda parameter, channels: st.sampled_from([None, -1, 0, 1, 255]),
+    "normalization": lambda parameter, channels: st.sampled_from([None, *MODES]),
+    "normalize": lambda parameter, channels: st.sampled_from([None, True, False]),
+    "class_weight": lambda parameter, channels: st.none() | _per_class(channels),
+    "background_label": lambda parameter, channels: st.none() | st.integers(0, channels - 1),
+    "pos_weight": lambda parameter, channels: st.none() | st.sampled_from([0.0, 0.5, 3.0]) | _per_class(channels),
+    "alpha": lambda parameter, channels: st.none() | st.sampled_from([0.0, 0.25, 1.0]) | _per_class(channels),
+    "gamma": lambda parameter, channels: st.sampled_from([0.0, 0.3, 1.0, 2.0, 2.5, 5.0]),
+}
+"""What is drawn for a parameter of this name, of whichever loss: a strategy."""
+
+
+def _per_class(channels):
+    return st.lists(st.sampled_from([0.0, 0.3, 1.0, 2.5]), min_size=channels, max_size=channels)
 
 
 @st.composite
@@ -124,25 +185,16 @@ def cases(draw, layer=None):
     """Any configuration of a loss layer."""
     layer = layer or draw(st.sampled_from(LOSSES))
     shape = tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)))
-    axis = draw(st.integers(-len(shape), len(shape) - 1))
-    channels = shape[axis]
-    sigmoid, focal = layer.startswith("Sigmoid"), "Focal" in layer
-    per_class = st.lists(st.sampled_from([0.0, 0.3, 1.0, 2.5]), min_size=channels, max_size=channels)
-    params = {"axis": axis}
-    if layer != "SoftmaxFocalLossLayer":
-        params["target"] = draw(
-            st.sampled_from(("index", "multi_label") if sigmoid else ("index", "distribution", "multi_label"))
-        )
-        params["label_smoothing"] = draw(st.sampled_from([0.0, 0.1, 0.7]))
-    params["ignore_label"] = draw(st.sampled_from([None, -1, 0, 1, 255]))
-    params["normalization"] = draw(st.sampled_from([None, *MODES]))
-    params["normalize"] = draw(st.sampled_from([None, True, False]))
-    params["class_weight"] = draw(st.none() | per_class)
-    params["background_label"] = draw(st.none() | st.integers(0, channels - 1 + sigmoid))
-    if sigmoid:
-        params["pos_weight"] = draw(st.none() | st.sampled_from([0.0, 0.5, 3.0]) | per_class)
-    if focal:
-        params["alpha"] = draw(st.none() | st.sampled_from([0.0, 0.25, 1.0]) | per_class)
-        params["gamma"] = draw(st.sampled_from([0.0, 0.3, 1.0, 2.0, 2.5, 5.0]))
-    per_element = ["element"] if sigmoid and params["target"] != "index" else []
-    return Case(layer, shape, params, draw(st.sampled_from(["", "position", *per_element])))
+    params = {"axis": draw(st.integers(-len(shape), len(shape) - 1))}
+    channels = shape[params["axis"]]
+    labels = channels + (not LAYERS[layer].background_has_a_channel)
+    values = getattr(own_tests(layer), "VALUES", {})
+    for parameter in LAYERS[layer].parameters:
+        name = parameter.name
+        if name in values:
+            params[name] = draw(st.sampled_from([parameter.default, *values[name]]))
+        elif name in PARAMETERS:
+            params[name] = draw(PARAMETERS[name](parameter, labels if name == "background_label" else channels))
+    case = Case(layer, shape, params)
+    takes_per_element = LAYERS[layer].takes_weights_per_element and case.target != "index"
+    return replace(case, weights=draw(st.sampled_from(["", "position", *["element"] * takes_per_element])))

@@ -1,21 +1,34 @@
 """The losses as their definitions read: float64, one position and channel at a time, no thought of speed or overflow.
 
-Written from the documentation alone; it shares nothing with the layers.
+Written from the documentation alone; it shares nothing with the layers. Here stands what many losses share; the test
+file of a loss (tests/layers/losses) has its own ``term`` and makes its ``oracle`` of it.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-SOFTMAX_LIKE = ("cross_entropy_loss", "softmax_loss", "softmax_focal_loss")
+
+def per_position(term, **defaults):
+    """The loss that sums ``term(x, c, t, label, p)`` over positions and channels, as the softmax losses do.
+
+    x are the scores of the position, t the target of channel c after smoothing, label the position's label (None where
+    targets are dense), p the parameters. ``defaults`` are those of the loss's own parameters.
+    """
+    return partial(_loss, term, False, defaults)
 
 
-def loss(name, scores, labels, weights=None, **given):
-    """The loss that ``caffe_layers.functional.<name>`` defines, with the same arguments."""
-    sigmoid_like = name not in SOFTMAX_LIKE
+def per_element(term, **defaults):
+    """The same for the sigmoid losses, which count elements and whose targets are questions of their own."""
+    return partial(_loss, term, True, defaults)
+
+
+def _loss(term, sigmoid_like, defaults, scores, labels, weights=None, **given):
     p = dict(axis=1, target="multi_label" if sigmoid_like else "index", ignore_label=None, normalization=None)
     p.update(normalize=None, class_weight=None, label_smoothing=0.0, background_label=0, pos_weight=None)
-    p.update(alpha=0.25 if "focal" in name else None, gamma=2.0 if "focal" in name else 0.0)
+    p.update(defaults)
     p.update(given)
     scores = np.asarray(scores, np.float64)
     axis = p["axis"] % scores.ndim
@@ -50,8 +63,8 @@ def loss(name, scores, labels, weights=None, **given):
             for c in range(channels):
                 if counted[c]:
                     t = _smooth(target, p, sigmoid_like)[c]
-                    term = _sigmoid_term if sigmoid_like else _softmax_term
-                    total += w_all[n, c, s] * class_weight[c] * term(name, x[n, :, s], c, t, label, p)
+                    if t or sigmoid_like:
+                        total += w_all[n, c, s] * class_weight[c] * term(x[n, :, s], c, t, label, p)
     mode = p["normalization"]
     if mode is None and p["normalize"] is not None:
         mode = "VALID" if p["normalize"] else "BATCH_SIZE"
@@ -94,36 +107,18 @@ def _smooth(t, p, sigmoid_like):
     return [(1 - eps) * v + eps / (2 if sigmoid_like else len(t)) for v in share]
 
 
-def _softmax_term(name, x, c, t, label, p):
-    if t == 0:
-        return 0.0
-    if name == "cross_entropy_loss":
-        return -t * np.log(max(x[c], 1e-20))
+def softmax_miss(x, c):
+    """(1 - p_c, -log p_c) of the softmax p of x."""
     m = max(x)
     others = sum(np.exp(v - x[c]) for k, v in enumerate(x) if k != c) if m - x[c] < 600 else np.inf
     nll = np.log1p(others) if others < np.inf else m - x[c] + np.log(sum(np.exp(v - m) for v in x))
-    if name == "softmax_loss":
-        return t * nll
-    alpha = p["alpha"]
-    if isinstance(alpha, list):
-        alpha = alpha[label]
-    elif alpha is not None and label == p["background_label"]:
-        alpha = 1 - alpha
-    q = others / (1 + others) if others < np.inf else 1.0
-    return t * (1.0 if alpha is None else alpha) * q ** p["gamma"] * nll
+    return others / (1 + others) if others < np.inf else 1.0, nll
 
 
-def _sigmoid_term(name, x, c, t, label, p):
-    x = x[c]
-    pos_weight = p["pos_weight"]
-    pos_weight = 1.0 if pos_weight is None else pos_weight[c] if isinstance(pos_weight, list) else pos_weight
-    softplus, softplus_of_minus = np.logaddexp(0, x), np.logaddexp(0, -x)
+def sigmoid_miss(x, c, t, p):
+    """(1 - p_t, the cross-entropy) of the sigmoid of x_c."""
+    pos_weight = 1.0 if p["pos_weight"] is None else p["pos_weight"]
+    pos_weight = pos_weight[c] if isinstance(pos_weight, list) else pos_weight
+    softplus, softplus_of_minus = np.logaddexp(0, x[c]), np.logaddexp(0, -x[c])
     cross_entropy = pos_weight * t * softplus_of_minus + (1 - t) * softplus
-    sigma, one_minus_sigma = np.exp(-softplus_of_minus), np.exp(-softplus)
-    alpha = p["alpha"]
-    if isinstance(alpha, list):
-        alpha = alpha[c]
-    elif alpha is not None:
-        alpha = alpha * t + (1 - alpha) * (1 - t)
-    miss = sigma * (1 - t) + one_minus_sigma * t
-    return (1.0 if alpha is None else alpha) * miss ** p["gamma"] * cross_entropy
+    return np.exp(-softplus_of_minus) * (1 - t) + np.exp(-softplus) * t, cross_entropy

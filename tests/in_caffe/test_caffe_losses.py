@@ -7,6 +7,7 @@ from small_nets import assert_close, build, data_of, diff_of, input_layer, learn
 
 import caffe_layers
 from caffe_layers import functional
+from caffe_layers.loss import LossLayer
 
 RANDOM = np.random.RandomState(0)
 SCORES = 3 * RANDOM.randn(6, 5)
@@ -58,18 +59,18 @@ CASES = {
     "softmax focal, weighted classes": ("SoftmaxFocalLossLayer", SCORES, INDEX, {"alpha": [0.1, 0.2, 0.3, 0.4, 0.5]}),
 }
 
-FUNCTIONS = {
-    "CrossEntropyLossLayer": functional.cross_entropy_loss,
-    "SoftmaxLossLayer": functional.softmax_loss,
-    "SigmoidCrossEntropyLossLayer": functional.sigmoid_cross_entropy_loss,
-    "SigmoidFocalLossLayer": functional.sigmoid_focal_loss,
-    "SoftmaxFocalLossLayer": functional.softmax_focal_loss,
-}
+
+for layer_class in caffe_layers.LAYERS:
+    if issubclass(layer_class, LossLayer):
+        defaults = {parameter.name: parameter.default for parameter in layer_class.parameters}
+        labels_ = INDEX if defaults.get("target", "index") == "index" else MULTI_HOT
+        scores_ = PROBABILITIES if layer_class.scores_are_probabilities else SCORES
+        CASES[f"{layer_class.__name__} as it is"] = (layer_class.__name__, scores_, labels_, {})
 
 
-@pytest.mark.parametrize("name", sorted(FUNCTIONS) + ["SoftmaxLayer", "SigmoidLayer", "NpzDataLayer"])
-def test_a_layer_is_a_caffe_layer(name):
-    assert issubclass(getattr(caffe_layers, name), caffe.Layer)
+@pytest.mark.parametrize("layer", caffe_layers.LAYERS)
+def test_a_layer_is_a_caffe_layer(layer):
+    assert issubclass(layer, caffe.Layer)
 
 
 @pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
@@ -83,7 +84,7 @@ def test_a_loss_and_its_gradient_are_those_of_the_functional_api(case, phase, tm
 
     # Caffe stores float32, so the reference starts from what it stored.
     scores, labels = data_of(net, "scores"), data_of(net, "label")
-    loss, gradient = FUNCTIONS[layer](scores, labels, **parameters)
+    loss, gradient = functional.FUNCTIONS[getattr(caffe_layers, layer)](scores, labels, **parameters)
     assert loss > 0
     assert_close(data_of(net, "loss"), loss)
     assert_close(diff_of(net, "scores"), gradient)

@@ -10,6 +10,8 @@ from caffe_layers import LabelError, ParameterError, ShapeError
 from caffe_layers import functional as F
 from layer_blobs import Run
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 SOFTMAX, SIGMOID = "SoftmaxLossLayer", "SigmoidCrossEntropyLossLayer"
 
 

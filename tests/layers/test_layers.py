@@ -10,13 +10,15 @@ import pytest
 import caffe_layers
 from caffe_layers import LayerError, ShapeError
 from caffe_layers import functional as F
+from caffe_layers.elementwise.losses import ElementwiseLoss
 from layer_blobs import Run, blob_of
-from layer_cases import CASES, LOSSES, Case
+from layer_cases import ACTIVATIONS, CASES, LAYERS, LOSSES, Case
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 TRAIN, TEST = 0, 1
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 every_loss = pytest.mark.parametrize("layer", LOSSES)
-ACTIVATIONS = {"SoftmaxLayer": F.softmax, "SigmoidLayer": F.sigmoid}
 every_activation = pytest.mark.parametrize("layer", ACTIVATIONS)
 
 
@@ -107,13 +109,13 @@ def test_buffers_are_kept_between_calls_and_follow_the_batch_size(layer):
     np.testing.assert_array_equal(run.backward(), gradient)
 
 
-@pytest.mark.parametrize("layer", [layer for layer in LOSSES if layer != "CrossEntropyLossLayer"])
+@pytest.mark.parametrize("layer", [layer for layer in LOSSES if len(LAYERS[layer].tops) > 1])
 @pytest.mark.parametrize("phase", [TRAIN, TEST])
 def test_the_second_top_has_the_probabilities_and_no_part_in_the_gradient(layer, phase):
     case = Case(layer, (3, 4, 2), {"ignore_label": 2})
     run = _run(case, tops=2, phase=phase).forward()
     scores = case.arrays()[0]
-    expected = F.sigmoid(scores) if layer.startswith("Sigmoid") else F.softmax(scores)
+    expected = F.sigmoid(scores) if issubclass(case.layer_class, ElementwiseLoss) else F.softmax(scores)
     np.testing.assert_allclose(run.top[1].data, expected, rtol=1e-6)
     run.top[1].diff[...] = 5
     np.testing.assert_array_equal(run.backward(), case.function(*case.arrays(), ignore_label=2)[1])
@@ -147,7 +149,7 @@ def test_activations_work_in_place_as_apart(layer):
     scores = np.random.RandomState(0).randn(4, 5, 3).astype(np.float32) * 5
     top_diff = np.random.RandomState(1).randn(4, 5, 3).astype(np.float32)
     apart = Run(getattr(caffe_layers, layer), "", [scores]).forward()
-    np.testing.assert_array_equal(apart.top[0].data, ACTIVATIONS[layer](scores))
+    np.testing.assert_array_equal(apart.top[0].data, LAYERS[layer].function(scores))
     in_place = Run(getattr(caffe_layers, layer), "", [scores])
     in_place.top = in_place.bottom
     in_place.forward()
@@ -164,7 +166,7 @@ def test_the_gradient_of_activations_is_that_of_finite_differences(layer):
         ahead, behind = scores.copy(), scores.copy()
         ahead[place] += 1e-5
         behind[place] -= 1e-5
-        difference = ((ACTIVATIONS[layer](ahead) - ACTIVATIONS[layer](behind)) * top_diff).sum() / 2e-5
+        difference = ((LAYERS[layer].function(ahead) - LAYERS[layer].function(behind)) * top_diff).sum() / 2e-5
         assert gradient[place] == pytest.approx(difference, rel=1e-6, abs=1e-10)
 
 

@@ -14,6 +14,8 @@ import pytest
 from caffe_layers import SoftmaxLossLayer
 from layer_blobs import Run
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 SCORES = np.array([[1.0, 2.0, 0.5, -1.0], [3.0, 0.1, 0.2, 7.0], [0.0, 1.0, -2.0, 0.3]], np.float32)
 LABELS = np.array([[1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 1, 1]], np.float32)
 

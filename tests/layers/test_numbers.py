@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import layer_oracle
 from caffe_layers import functional as F
 from layer_cases import CASES, LOSSES, Case
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 EPSILON = float(np.finfo(np.float32).eps)
 LARGEST = float(np.finfo(np.float32).max)
@@ -189,7 +190,7 @@ def test_finite_scores_of_any_size_give_finite_results_without_a_warning(row, la
 def test_extreme_scores_give_the_loss_of_the_definition(case):
     arrays = case.arrays(6)
     loss, _ = case.function(*arrays, **case.params)
-    assert loss == pytest.approx(layer_oracle.loss(case.function.__name__, *arrays, **case.params), rel=4 * EPSILON)
+    assert loss == pytest.approx(case.oracle(*arrays, **case.params), rel=4 * EPSILON)
 
 
 @pytest.mark.parametrize("layer", LOSSES)
@@ -200,7 +201,7 @@ def test_nan_in_gives_nan_out_unless_it_is_ignored(layer, seed, channel):
     scores, labels, weights = case.arrays(seed)
     labels[:, ..., 0] = 1.0
     # The cross-entropy of probabilities knows the label's alone.
-    channel = 1 if layer == "CrossEntropyLossLayer" else channel
+    channel = 1 if case.layer_class.scores_are_probabilities else channel
     scores[0, channel, 0] = np.nan
     loss, gradient = case.function(scores, labels, weights, **case.params)
     assert np.isnan(loss) and np.isnan(gradient[0, channel, 0])

@@ -14,7 +14,7 @@ import caffe_layers
 from caffe_tools.gradient import gradients
 from caffe_tools.graph.builder import Builder
 from layer_blobs import Run
-from layer_cases import CASES, LOSSES, Case, cases
+from layer_cases import ACTIVATIONS, CASES, LAYERS, LOSSES, Case, cases, declared
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 TOP_DIFF = 0.37
@@ -119,7 +119,7 @@ def test_a_graph_with_a_symbolic_batch_serves_every_batch_size(layer, shape):
         check(Case(layer, shape, mode), run_in_onnxruntime, exported_from=Case(layer, (4, *shape[1:]), mode))
 
 
-@pytest.mark.parametrize("layer", [layer for layer in LOSSES if layer != "CrossEntropyLossLayer"])
+@pytest.mark.parametrize("layer", [layer for layer in LOSSES if len(LAYERS[layer].tops) > 1])
 def test_the_second_top_has_the_probabilities(layer):
     check(Case(layer, (3, 4, 2), {"ignore_label": 2}), run_in_onnxruntime, tops=2)
 
@@ -127,8 +127,8 @@ def test_the_second_top_has_the_probabilities(layer):
 @pytest.mark.parametrize("layer", LOSSES)
 def test_scores_as_large_as_float32_give_no_nan_and_no_infinity(layer):
     largest = np.finfo(np.float32).max
-    for params in [{}] if layer == "SoftmaxFocalLossLayer" else [{}, {"target": "multi_label"}]:
-        case = Case(layer, (4, 3), params)
+    for target in declared(layer, "target").choices or ("index",):
+        case = Case(layer, (4, 3), {"target": target} if declared(layer, "target").choices else {})
         _, labels = case.arrays()
         scores = np.array([[1, -1, 1], [-1, 1, -1], [1, 1, 1], [-1, -1, -1]], np.float32) * largest
         model = export(Run(case.layer_class, case.params, [scores, labels]).layer, [scores, labels])
@@ -136,12 +136,12 @@ def test_scores_as_large_as_float32_give_no_nan_and_no_infinity(layer):
         assert np.isfinite(loss).all() and np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("layer", [caffe_layers.SoftmaxLayer, caffe_layers.SigmoidLayer])
+@pytest.mark.parametrize("layer", ACTIVATIONS)
 @pytest.mark.parametrize("run", [run_in_onnxruntime, run_in_reference])
 def test_activations_give_the_numbers_of_the_layer(layer, run):
     rng = np.random.RandomState(0)
     scores, top_diff = rng.randn(2, 3, 4, 5).astype(np.float32), rng.randn(2, 3, 4, 5).astype(np.float32)
-    here = Run(layer, "", [scores]).forward()
+    here = Run(LAYERS[layer], "", [scores]).forward()
     top, gradient = run(export(here.layer, [scores]), {"b0": scores, "top_diff": top_diff})
     assert_close(top, here.top[0].data)
     assert_close(gradient, here.backward(top_diff))

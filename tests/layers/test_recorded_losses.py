@@ -12,6 +12,8 @@ import caffe_layers
 from caffe_layers import LabelError
 from layer_blobs import Run
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 SAME = {
     "SoftmaxWithLoss": caffe_layers.SoftmaxLossLayer,
     "SigmoidCrossEntropyLoss": caffe_layers.SigmoidCrossEntropyLossLayer,

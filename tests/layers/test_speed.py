@@ -19,6 +19,8 @@ from caffe_layers import functional as F
 from layer_blobs import Run
 from layer_cases import LOSSES, Case
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 LAYERS = Path(caffe_layers.__file__).resolve().parents[1]
 LARGE = (3000, 90)
 """More than one block."""

@@ -12,11 +12,10 @@ import math
 import numpy as np
 
 from caffe_layers import normalization
-from caffe_layers.layer import ShapeError
-from caffe_layers.loss import HIGHEST, onnx_sum, product
+from caffe_layers.expression import HIGHEST, OnnxTarget, onnx_sum, product
 
 
-class OnnxTarget:
+class ElementwiseTarget(OnnxTarget):
     """The same in ONNX: :meth:`spread` applies a function of (x, t, pos_weight) to every element with its target.
 
     ``coefficient`` is a factor of the elements' losses or None, ``factor`` the scalar 1 / divisor. The labels are not
@@ -24,16 +23,7 @@ class OnnxTarget:
     """
 
     def __init__(self, op, params, scores, labels, weights, class_factor):
-        self.op, self.params, self.scores = op, params, scores
-        self.shape = op.shape(scores)
-        self.axis = params["axis"] % len(self.shape)
-        self.channels = self.shape[self.axis]
-        if isinstance(self.channels, str):
-            raise ShapeError(
-                f"the scores {self.shape} cannot be exported with axis {self.axis}: that dim must be a number"
-            )
-        self.position_dims = self.shape[: self.axis] + (1,) + self.shape[self.axis + 1 :]
-        self.mode = normalization.mode(params, "BATCH_SIZE")
+        super().__init__(op, params, scores, "BATCH_SIZE")
         self.class_weight = self.per_class(params["class_weight"])
         self.pos_weight = self.per_class(params["pos_weight"])
         self.weights = None if weights is None else self._lay_out(weights)
@@ -45,8 +35,7 @@ class OnnxTarget:
 
     def per_class(self, values):
         """A list of numbers, one per class, as an array that broadcasts with the scores; a number or None as it is."""
-        trailing = (1,) * (len(self.shape) - self.axis - 1)
-        return np.reshape(values, (-1, *trailing)) if isinstance(values, list) else values
+        return super().per_class(values) if isinstance(values, list) else values
 
     def _lay_out(self, weights):
         dims = self.op.shape(weights)
@@ -143,7 +132,7 @@ def add(op, parts):
 
 def onnx_loss(op, layer, scores, labels, weights, onnx_terms, class_factor=None):
     """The layer's top or tops."""
-    target = OnnxTarget(op, layer.params, scores, labels, weights, class_factor)
+    target = ElementwiseTarget(op, layer.params, scores, labels, weights, class_factor)
     parts, derivative = target.spread(onnx_terms)
     if target.coefficient is not None:
         parts = [op.Mul(add(op, parts), target.coefficient)]

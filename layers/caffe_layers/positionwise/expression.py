@@ -1,6 +1,6 @@
 """Losses with one term per position, in ONNX: what losses.py does, as nodes of a graph.
 
-A layer gets its target as :class:`OnnxTarget`, and :func:`onnx_loss` makes the sum.
+A layer gets its target as :class:`PositionwiseTarget`, and :func:`onnx_loss` makes the sum.
 """
 
 from __future__ import annotations
@@ -8,11 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from caffe_layers import normalization
-from caffe_layers.layer import ShapeError
-from caffe_layers.loss import HIGHEST, onnx_sum, product
+from caffe_layers.expression import HIGHEST, OnnxTarget, onnx_sum, product
 
 
-class OnnxTarget:
+class PositionwiseTarget(OnnxTarget):
     """The same in ONNX: values of the scores' rank, with 1 channel where they hold one number per position.
 
     ``channel`` is the labelled channel of an index target (else None), ``values`` the weight of each channel of another
@@ -21,14 +20,7 @@ class OnnxTarget:
     """
 
     def __init__(self, op, params, scores, labels, weights, scale=None):
-        self.op, self.params, self.scores = op, params, scores
-        shape = op.shape(scores)
-        self.axis = params["axis"] % len(shape)
-        self.channels = shape[self.axis]
-        if isinstance(self.channels, str):
-            raise ShapeError(f"the scores {shape} cannot be exported with axis {self.axis}: that dim must be a number")
-        self.position_dims = shape[: self.axis] + (1,) + shape[self.axis + 1 :]
-        self.mode = normalization.mode(params, "VALID")
+        super().__init__(op, params, scores, "VALID")
         self.weights = None if weights is None else op.reshape(weights, self.position_dims)
         self.channel = self.values = None
         if params.get("target", "index") == "index":
@@ -36,10 +28,6 @@ class OnnxTarget:
         else:
             count = self._read_dense(labels)
         self.factor = normalization.onnx_factor(op, self.mode, count)
-
-    def per_class(self, values):
-        """A list of numbers, one per class, as an array that broadcasts with the scores."""
-        return np.reshape(values, (-1,) + (1,) * (len(self.op.shape(self.scores)) - self.axis - 1))
 
     def of_class(self, values):
         """Each position's entry of a list of numbers, one per class."""

@@ -8,6 +8,7 @@ import pytest
 from caffe_tools.check import gradcheck as checking
 from caffe_tools.check.gradcheck import gradcheck, make_layer
 from caffe_tools.errors import NetError
+from layer_cases import ACTIVATIONS, LOSSES, Case
 
 LAYERS = """
 import caffe
@@ -116,6 +117,14 @@ def test_our_layers_agree(name, shapes, param_str):
     (row,) = ours(name, *shapes, param_str=param_str)
     assert row.agrees and row.blob == "bottom[0]" and row.shape == shapes[0]
     assert row.backward != 0
+
+
+@pytest.mark.parametrize("name", [*LOSSES, *ACTIVATIONS])
+def test_every_layer_agrees_by_itself(name):
+    case = Case(name, (3, 4, 2))
+    shapes = [case.shape] if name in ACTIVATIONS else [array.shape for array in case.arrays()]
+    (row,) = ours(name, *shapes)
+    assert row.agrees and row.backward != 0
 
 
 def test_a_right_layer_of_the_users_agrees(rows_of):

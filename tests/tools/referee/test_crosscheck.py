@@ -9,10 +9,12 @@ from onnx import helper, numpy_helper, parser
 
 import caffe_tools
 from caffe_layers.layer import LayerError
+from caffe_layers.params import parse
 from caffe_tools.command_line.cli import make_parser
 from caffe_tools.errors import GraphError
 from caffe_tools.export.export import ExportOptions, export
 from caffe_tools.referee.referee import crosscheck
+from layer_cases import LOSSES, Case
 from nets import XAVIER, convolution, inner_product, inputs, layer, net_of
 
 LENET = [f"{name}_{kind}" for name in ("conv1", "conv2", "fc1", "fc2") for kind in ("weight", "bias")]
@@ -163,7 +165,7 @@ OWN = {
 
 def one_layer(name, params, shape=(6, 5), weights=False, dynamic=True):
     """A net of one loss layer as a training graph."""
-    is_dense = "target: d" in params or "target: m" in params or name.startswith("Sigmoid") and "index" not in params
+    is_dense = Case(name, params=parse(params)).target != "index"
     positions = shape[:1] + shape[2:]
     shapes = {"x": shape, "t": shape if is_dense else positions} | ({"w": positions} if weights else {})
     text = inputs(**shapes) + layer(
@@ -176,10 +178,10 @@ def one_layer(name, params, shape=(6, 5), weights=False, dynamic=True):
     return export(net_of(text), ExportOptions(training=True, input_gradients=True, dynamic_batch=dynamic)).model
 
 
-@pytest.mark.parametrize(("name", "params"), [(name, params) for name in OWN for params in OWN[name]])
+@pytest.mark.parametrize(("name", "params"), [(name, params) for name in LOSSES for params in ("", *OWN.get(name, ()))])
 def test_every_exported_loss_is_accepted_in_every_normalization(name, params):
     for number, mode in enumerate(MODES):
-        text = f"{params}, normalization: {mode}"
+        text = ", ".join(filter(None, [params, f"normalization: {mode}"]))
         shape, weights = ((6, 5), False) if number % 2 else ((4, 5, 3, 2), True)
         model = one_layer(name, text, shape, weights)
         verdict = crosscheck(

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 import onnx
 import pytest
 
+import wrong_layers
 from caffe_tools.export.export import ExportOptions, export
 from caffe_tools.referee.referee import crosscheck
+from layer_cases import LOSSES, Case
 from nets import inputs, layer, net_of
 
 SHAPE = (7, 5)
@@ -82,8 +84,12 @@ def gradient_of(judge, params, wrong, names, labels="index", weights=(False, Fal
     return make
 
 
+TRIED_WRONG_LAYERS = set()
+
+
 def wrong_layer(name, judge, params, names, labels="index", tensors=("loss", "x.diff")):
     """A layer of wrong_layers.py."""
+    TRIED_WRONG_LAYERS.add(name)
     return lambda: Mutant(exported(name, params, labels, "wrong_layers"), judge, params, names, set(tensors))
 
 
@@ -223,5 +229,13 @@ def test_a_wrong_graph_is_rejected_and_its_mistake_named(name):
     assert [set(diagnosis.departures) for diagnosis in verdict.diagnoses] == [mutant.names]
 
 
-def test_there_are_more_than_twenty_of_them():
-    assert len(MUTANTS) > 20
+@pytest.mark.parametrize("layer", LOSSES)
+def test_a_wrong_divisor_of_any_loss_is_named(layer):
+    labels = "index" if Case(layer).target == "index" else "dense"
+    mutant = of_other_params(layer, "", "normalization: NONE", {"normalization=NONE"}, labels)()
+    assert [set(diagnosis.departures) for diagnosis in judge(mutant).diagnoses] == [mutant.names]
+
+
+def test_every_wrong_layer_is_one_of_them():
+    there = {name for name, thing in vars(wrong_layers).items() if getattr(thing, "__module__", "") == "wrong_layers"}
+    assert {name for name in there if not name.startswith("_")} == TRIED_WRONG_LAYERS

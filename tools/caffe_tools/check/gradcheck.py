@@ -128,7 +128,7 @@ def _compare(
     elements = np.arange(data.size)
     if data.size > LARGEST_BLOB:
         elements = np.sort(random.choice(data.size, LARGEST_BLOB, replace=False))
-    numeric = np.array([_central_difference(data, element, loss) for element in elements])
+    numeric = np.array([_central_difference(data, int(element), loss) for element in elements])
     backward = diff.reshape(-1)[elements]
     if not elements.size:
         return GradientRow(name, blob.shape, (), 0.0, 0.0, 0.0, not note, note)

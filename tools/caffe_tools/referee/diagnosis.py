@@ -48,15 +48,6 @@ class Diagnosis:
     numbers: str = ""
     alternatives: tuple[str, ...] = ()
 
-    def as_json(self) -> dict:
-        return {
-            "tensors": list(self.tensors),
-            "departures": list(self.departures),
-            "text": self.text,
-            "numbers": self.numbers,
-            "alternatives": list(self.alternatives),
-        }
-
 
 @dataclass(frozen=True)
 class _Explanation:
@@ -246,7 +237,7 @@ class _Search:
 
     def _values(self, scale: Scale) -> np.ndarray:
         with np.errstate(all="ignore"):
-            return np.array([scale.value(observation.question) for observation in self.observations])
+            return np.array([scale.compute(observation.question) for observation in self.observations])
 
 
 def _match(ratios: Sequence[tuple[float, float]], values: np.ndarray) -> bool:

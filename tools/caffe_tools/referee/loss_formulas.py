@@ -1,8 +1,10 @@
 """The losses of ``caffe_layers`` once more, open to change: what the referee tries in place of the layer's own.
 
-A layer computes in blocks and in one pass; here stands the plain formula in float64 over arrays of the scores' shape,
-with every ingredient a field, so that a mistake is a changed field (``dataclasses.replace``). Unchanged, a formula
-gives the layer's numbers (a test holds it to that). Arrays that hold one value per position have 1 channel on ``axis``.
+A layer computes in blocks and in one pass; here stands the plain formula of each family of losses in float64 over
+arrays of the scores' shape, with every ingredient a field, so that a mistake is a changed field
+(``dataclasses.replace``). Unchanged, a formula gives the layer's numbers (a test holds it to that). Arrays that hold
+one value per position have 1 channel on ``axis``. A loss of no family stands for itself: it can be asked with other
+parameters.
 
 In the formulas x are the scores, t the targets before smoothing, t' after it, w the weights of bottom[2] and c the
 class weights.
@@ -11,24 +13,16 @@ class weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from caffe_layers import functional, normalization
+from caffe_layers import normalization
+from caffe_layers.functional import FUNCTIONS
 from caffe_layers.layer import LabelError
 from caffe_layers.loss import LossLayer
-
-FUNCTIONS = {
-    "CrossEntropyLossLayer": functional.cross_entropy_loss,
-    "SoftmaxLossLayer": functional.softmax_loss,
-    "SigmoidCrossEntropyLossLayer": functional.sigmoid_cross_entropy_loss,
-    "SigmoidFocalLossLayer": functional.sigmoid_focal_loss,
-    "SoftmaxFocalLossLayer": functional.softmax_focal_loss,
-}
-"""The layers that have a formula here, and what computes them."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class Question:
 
     @property
     def is_sigmoid(self) -> bool:
-        return self.layer.__name__.startswith("Sigmoid")
+        return self.layer.family == "sigmoid"
 
     @property
     def axis(self) -> int:
@@ -59,11 +53,13 @@ class Question:
 
     @property
     def mode(self) -> str:
-        return normalization.mode(self.params, "BATCH_SIZE" if self.is_sigmoid else "VALID")
+        if "normalization" not in self.params:
+            return "NONE"
+        return normalization.mode(self.params, self.layer.default_normalization)
 
     def answer(self) -> tuple[float, np.ndarray]:
         """The layer's own loss and gradient. Raises LayerError."""
-        return FUNCTIONS[self.layer.__name__](self.scores, self.labels, self.weights, **self.params)
+        return FUNCTIONS[self.layer](self.scores, self.labels, self.weights, **self.params)
 
     def but(self, **params: Any) -> Question:
         """The same with other parameters."""
@@ -94,19 +90,21 @@ class Formula:
         """The sum of the loss, not divided by anything, and its gradient."""
         raise NotImplementedError
 
+    def factor(self, mode: str) -> float:
+        """1 / divisor."""
+        return normalization.factor(mode, self.count(mode))
+
     def count(self, mode: str) -> float:
         """What the normalization mode counts."""
-        if mode == "FULL":
-            return float(self.positions.size)
-        if mode == "VALID":
-            return float(np.count_nonzero(self.positions))
-        if mode == "BATCH_SIZE":
-            return float(self.batch)
-        if mode == "POSITIVES":
-            return float(np.count_nonzero(self.foreground))
-        if mode == "WEIGHT":
-            return float(np.sum(self.weight * self.class_weight * self.t * self.counted))
-        return 1.0
+        counts = {
+            "FULL": self.positions.size,
+            "VALID": np.count_nonzero(self.positions),
+            "BATCH_SIZE": self.batch,
+            "POSITIVES": np.count_nonzero(self.foreground),
+            "WEIGHT": np.sum(self.weight * self.class_weight * self.t * self.counted),
+            "NONE": 1,
+        }
+        return float(counts[mode])
 
     @property
     def positions(self) -> np.ndarray:
@@ -182,7 +180,7 @@ class SoftmaxFormula(Formula):
 
     @property
     def positions(self) -> np.ndarray:
-        return self.counted.any(axis=self.axis)
+        return np.asarray(self.counted.any(axis=self.axis))
 
     @property
     def batch(self) -> int:
@@ -238,14 +236,33 @@ class ProbabilityFormula(SoftmaxFormula):
 # From a question to its formula ---------------------------------------------------------------------------------------
 
 
-def formula(question: Question) -> Formula:
-    """The formula of the layer that is asked."""
+def formula(question: Question) -> Any:
+    """The formula of the layer that is asked: a Formula, or OwnFormula where it is of no family."""
     with np.errstate(all="ignore"):
-        shared = _Shared(question)
-        if question.is_sigmoid:
-            return _sigmoid(question, shared)
-        kind = ProbabilityFormula if question.layer.__name__ == "CrossEntropyLossLayer" else SoftmaxFormula
-        return kind(**shared.fields(), alpha=_class_alpha(question, shared), multi_label=shared.multi_label)
+        return FAMILIES[question.layer.family](question)
+
+
+@dataclass(frozen=True)
+class OwnFormula:
+    """A loss that is of no family, by the layer itself."""
+
+    question: Question
+
+    def sum_and_gradient(self) -> tuple[float, np.ndarray]:
+        return self._divided_by("NONE")
+
+    def factor(self, mode: str) -> float:
+        return normalization.factor(mode, self.count(mode))
+
+    def count(self, mode: str) -> float:
+        """The divisor, of what it divides; 1 where that is nothing."""
+        undivided, divided = ([loss, *gradient.flat] for loss, gradient in map(self._divided_by, ("NONE", mode)))
+        largest = int(np.argmax(np.abs(undivided)))
+        return float(np.divide(undivided[largest], divided[largest])) if undivided[largest] else 1.0
+
+    def _divided_by(self, mode: str) -> tuple[float, np.ndarray]:
+        has_modes = "normalization" in self.question.params
+        return (self.question.but(normalization=mode) if has_modes else self.question).answer()
 
 
 class _Shared:
@@ -303,12 +320,10 @@ class _Shared:
 
     def fields(self) -> dict[str, Any]:
         params, weights = self.question.params, self.question.weights
-        if weights is None:
-            weight = np.ones(())
-        elif np.size(weights) == math.prod(self.position_shape):
-            weight = np.asarray(weights, np.float64).reshape(self.position_shape)
-        else:
-            weight = np.asarray(weights, np.float64).reshape(self.x.shape)
+        weight = np.asarray(1.0 if weights is None else weights, np.float64)
+        if weights is not None:
+            is_by_position = weight.size == math.prod(self.position_shape)
+            weight = weight.reshape(self.position_shape if is_by_position else self.x.shape)
         return {
             "x": self.x,
             "axis": self.axis,
@@ -322,7 +337,8 @@ class _Shared:
         }
 
 
-def _sigmoid(question: Question, shared: _Shared) -> SigmoidFormula:
+def sigmoid_formula(question: Question) -> SigmoidFormula:
+    shared = _Shared(question)
     alpha = question.params.get("alpha")
     positive = shared.per_class(alpha)
     negative = 1 - alpha if isinstance(alpha, float) else positive
@@ -330,8 +346,18 @@ def _sigmoid(question: Question, shared: _Shared) -> SigmoidFormula:
     return SigmoidFormula(**shared.fields(), alpha=positive, beta=negative, pos_weight=pos_weight)
 
 
-def _class_alpha(question: Question, shared: _Shared) -> np.ndarray | float:
-    alpha = question.params.get("alpha")
+def softmax_formula(question: Question) -> SoftmaxFormula:
+    shared, alpha = _Shared(question), question.params.get("alpha")
     if isinstance(alpha, float):
-        return np.where(shared.is_background, 1 - alpha, alpha)
-    return shared.per_class(alpha)
+        alpha = np.where(shared.is_background, 1 - alpha, alpha)
+    kind = ProbabilityFormula if question.layer.scores_are_probabilities else SoftmaxFormula
+    return kind(**shared.fields(), alpha=shared.per_class(alpha), multi_label=shared.multi_label)
+
+
+FAMILIES: Mapping[str, Callable[[Question], Any]] = {
+    "sigmoid": sigmoid_formula,
+    "softmax": softmax_formula,
+    "probabilities": softmax_formula,
+    "": OwnFormula,
+}
+"""What a loss layer may declare as its ``family``."""

@@ -13,47 +13,54 @@ from typing import Any
 
 import numpy as np
 
+from caffe_layers.params import Parameter, ValueRefused
 from caffe_tools.referee import wrong_sums
 from caffe_tools.referee.loss_formulas import Question, formula
 from caffe_tools.referee.wrong_sums import SumAndGradient
 
 
 @dataclass(frozen=True)
-class Reading:
-    """``says`` goes on after "agrees if"; ``compute`` gives the sum and its gradient, not divided by anything."""
+class Departure:
+    """What a graph may do otherwise; ``says`` goes on after "agrees if"."""
 
     name: str
     says: str
-    compute: Callable[[Question], SumAndGradient]
+    compute: Callable[..., Any]
+    """Of a reading: the sum and its gradient, not divided by anything. Of a scale: the factor of both."""
     cost: float = 1.0
 
 
+Reading = Departure
 AS_DEFINED = Reading("", "", lambda question: formula(question).sum_and_gradient(), 0.0)
 
 
-def with_params(**changes: Any) -> Callable[[Question], SumAndGradient]:
+def with_params(name: str, says: str, **changes: Any) -> Reading:
     """The layer with other parameters; a change may be a function of the question's parameters."""
 
     def compute(question: Question) -> SumAndGradient:
         new = {key: value(question.params) if callable(value) else value for key, value in changes.items()}
         return formula(question.but(**new)).sum_and_gradient()
 
-    return compute
+    return Reading(name, says, compute)
 
 
-def with_fields(change: Callable[[Any], dict[str, Any]]) -> Callable[[Question], SumAndGradient]:
+def with_fields(name: str, says: str, change: Callable[..., dict[str, Any]]) -> Reading:
     """The formula with other fields."""
 
     def compute(question: Question) -> SumAndGradient:
         plain = formula(question)
         return replace(plain, **change(plain)).sum_and_gradient()
 
-    return compute
+    return Reading(name, says, compute)
 
 
 def readings(question: Question) -> Iterator[Reading]:
     """The readings that make sense for the question, the right one first, likelier ones before others."""
     yield AS_DEFINED
+    yield from (_of_the_family if question.layer.family else _other_parameters)(question)
+
+
+def _of_the_family(question: Question) -> Iterator[Reading]:
     params = question.params
     if params.get("alpha") is not None:
         yield from _alpha(question)
@@ -71,41 +78,71 @@ def readings(question: Question) -> Iterator[Reading]:
     yield from _gradients(question)
 
 
+WITHOUT_WEIGHTS = Reading(
+    "weights-left-out",
+    "the weights (bottom 2) were left out",
+    lambda question: formula(replace(question, weights=None)).sum_and_gradient(),
+)
+
+
+def _other_parameters(question: Question) -> Iterator[Reading]:
+    """What any loss may do otherwise: have another value of a parameter, count what is ignored, weigh nothing."""
+    for parameter in question.layer.parameters:
+        if parameter.name not in ("normalization", "normalize"):
+            for value in _other_values(parameter, question.params[parameter.name]):
+                text = f"{value:g}" if isinstance(value, float) else str(value)
+                says = f"{parameter.name} were {text}"
+                yield with_params(f"{parameter.name}={text}", says, **{parameter.name: value})
+    if question.weights is not None:
+        yield WITHOUT_WEIGHTS
+    yield from _ignored_as_others(question)
+
+
+def _other_values(parameter: Parameter, own: Any) -> Iterator[Any]:
+    """The parameter's default, other choices, and numbers that are likely mistaken for its own."""
+    numbers: list = [0, 1, 2, 3, 0.5, 1.5]
+    if isinstance(own, (int, float)):
+        numbers += [own + 1, own - 1, 2 * own, own / 2]
+    tried = [own]
+    for value in (parameter.default, *parameter.choices, None, True, False, *numbers):
+        try:
+            accepted = parameter.accept(value)
+        except ValueRefused:
+            continue
+        if accepted not in tried:
+            tried.append(accepted)
+            yield accepted
+
+
 # Readings -------------------------------------------------------------------------------------------------------------
 
 
 def _alpha(question: Question) -> Iterator[Reading]:
     alpha = question.params["alpha"]
-    yield Reading("alpha-left-out", "alpha were left out", with_params(alpha=None))
+    yield with_params("alpha-left-out", "alpha were left out", alpha=None)
     if not isinstance(alpha, float):
-        yield Reading(
-            "alpha-twice", "alpha were applied twice", with_params(alpha=lambda p: [a * a for a in p["alpha"]])
-        )
+        yield with_params("alpha-twice", "alpha were applied twice", alpha=lambda p: [a * a for a in p["alpha"]])
         return
     positive, negative = ("positives", "negatives") if question.is_sigmoid else ("foreground", "background")
     swapped = f"alpha and 1 - alpha were swapped ({positive} get {1 - alpha:g}, {negative} {alpha:g})"
-    yield Reading("alpha-swapped", swapped, with_params(alpha=lambda p: 1 - p["alpha"]))
+    yield with_params("alpha-swapped", swapped, alpha=lambda p: 1 - p["alpha"])
     if question.is_sigmoid:
-        yield Reading(
+        yield with_fields(
             "alpha-on-both-signs",
             f"alpha ({alpha:g}) weighed positives and negatives alike",
-            with_fields(lambda f: {"beta": f.alpha}),
+            lambda f: {"beta": f.alpha},
         )
-        yield Reading(
-            "alpha-on-positives-alone",
-            "alpha weighed the positives alone (negatives get 1)",
-            with_fields(lambda f: {"beta": 1.0}),
+        yield with_fields(
+            "alpha-on-positives-alone", "alpha weighed the positives alone (negatives get 1)", lambda f: {"beta": 1.0}
         )
     else:
-        yield Reading(
-            "alpha-for-every-class",
-            f"alpha ({alpha:g}) weighed every class, the background too",
-            with_params(background_label=None),
+        yield with_params(
+            "alpha-for-every-class", f"alpha ({alpha:g}) weighed every class, the background too", background_label=None
         )
-        yield Reading(
+        yield with_fields(
             "alpha-on-foreground-alone",
             "alpha weighed the foreground alone (the background gets 1)",
-            with_fields(lambda f: {"alpha": np.where(f.alpha == 1 - alpha, 1.0, f.alpha)}),
+            lambda f: {"alpha": np.where(f.alpha == 1 - alpha, 1.0, f.alpha)},
         )
         yield Reading(
             "alpha-by-channel-in-gradient",
@@ -116,25 +153,21 @@ def _alpha(question: Question) -> Iterator[Reading]:
 
 def _gamma(question: Question) -> Iterator[Reading]:
     gamma = question.params["gamma"]
-    yield Reading(
-        "gamma-term-missing-from-gradient",
-        "gamma's term were missing from the gradient",
-        with_fields(lambda f: {"gamma_term": 0.0}),
+    yield with_fields(
+        "gamma-term-missing-from-gradient", "gamma's term were missing from the gradient", lambda f: {"gamma_term": 0.0}
     )
-    yield Reading(
-        "gamma-term-with-wrong-sign",
-        "gamma's term had the other sign in the gradient",
-        with_fields(lambda f: {"gamma_term": -1.0}),
+    yield with_fields(
+        "gamma-term-with-wrong-sign", "gamma's term had the other sign in the gradient", lambda f: {"gamma_term": -1.0}
     )
-    yield Reading(
+    yield with_fields(
         "gamma-term-without-gamma",
         "the factor gamma were missing from its term in the gradient",
-        with_fields(lambda f: {"gamma_term": 1 / f.gamma}),
+        lambda f: {"gamma_term": 1 / f.gamma},
     )
     for other in dict.fromkeys((0.0, 1.0, gamma + 1, gamma - 1, 2.0, gamma / 2, 2 * gamma, 3.0, 0.5, 1.5)):
         if other >= 0 and other != gamma:
             says = f"gamma were {other:g}" if other else "the modulating factor (gamma) were left out"
-            yield Reading(f"gamma={other:g}", says, with_params(gamma=other))
+            yield with_params(f"gamma={other:g}", says, gamma=other)
     yield Reading(
         "modulated-by-p_t", "the modulating factor were p_t^gamma, not (1 - p_t)^gamma", wrong_sums.modulated_by_p_t
     )
@@ -143,11 +176,11 @@ def _gamma(question: Question) -> Iterator[Reading]:
 def _weights(question: Question) -> Iterator[Reading]:
     params = question.params
     if params["class_weight"] is not None:
-        yield Reading("class_weight-left-out", "class_weight were left out", with_params(class_weight=None))
-        yield Reading(
+        yield with_params("class_weight-left-out", "class_weight were left out", class_weight=None)
+        yield with_params(
             "class_weight-twice",
             "class_weight were applied twice",
-            with_params(class_weight=lambda p: [c * c for c in p["class_weight"]]),
+            class_weight=lambda p: [c * c for c in p["class_weight"]],
         )
         if not question.is_sigmoid:
             yield Reading(
@@ -162,41 +195,34 @@ def _weights(question: Question) -> Iterator[Reading]:
                 wrong_sums.class_weight_of_the_label,
             )
     if params.get("pos_weight") is not None:
-        yield Reading("pos_weight-left-out", "pos_weight were left out", with_params(pos_weight=None))
-        yield Reading(
-            "pos_weight-twice", "pos_weight were applied twice", with_fields(lambda f: {"pos_weight": f.pos_weight**2})
+        yield with_params("pos_weight-left-out", "pos_weight were left out", pos_weight=None)
+        yield with_fields(
+            "pos_weight-twice", "pos_weight were applied twice", lambda f: {"pos_weight": f.pos_weight**2}
         )
-        yield Reading(
+        yield with_fields(
             "pos_weight-on-both-signs",
             "pos_weight weighed the positive and the negative term alike",
-            with_fields(lambda f: {"neg_weight": f.pos_weight}),
+            lambda f: {"neg_weight": f.pos_weight},
         )
-        yield Reading(
+        yield with_fields(
             "pos_weight-on-negatives",
             "pos_weight weighed the negative term, not the positive one",
-            with_fields(lambda f: {"pos_weight": 1.0, "neg_weight": f.pos_weight}),
+            lambda f: {"pos_weight": 1.0, "neg_weight": f.pos_weight},
         )
     if question.weights is not None:
-        yield Reading(
-            "weights-left-out", "the weights (bottom 2) were left out", with_fields(lambda f: {"weight": np.ones(())})
-        )
-        yield Reading(
-            "weights-twice", "the weights (bottom 2) were applied twice", with_fields(lambda f: {"weight": f.weight**2})
+        yield WITHOUT_WEIGHTS
+        yield with_fields(
+            "weights-twice", "the weights (bottom 2) were applied twice", lambda f: {"weight": f.weight**2}
         )
 
 
 def _ignored(question: Question) -> Iterator[Reading]:
-    for what, question_of in ignored_labels(question):
-        yield Reading(
-            f"ignored-counted-as-{what.replace(' ', '-')}",
-            f"ignored labels were read as {what}",
-            lambda q, other=question_of: formula(other(q)).sum_and_gradient(),
-        )
+    yield from _ignored_as_others(question)
     if question.is_sigmoid:
-        yield Reading(
+        yield with_fields(
             "ignored-counted-as-negatives",
             "ignored labels were read as negatives",
-            with_fields(lambda f: {"counted": np.ones(f.x.shape, bool)}),
+            lambda f: {"counted": np.ones(f.x.shape, bool)},
         )
     else:
         yield Reading(
@@ -205,20 +231,29 @@ def _ignored(question: Question) -> Iterator[Reading]:
             wrong_sums.ignored_probabilities,
         )
     if question.target != "index":
-        yield Reading(
+        yield with_fields(
             "ignored-value-as-target",
             "ignored targets counted with their value",
-            with_fields(lambda f: _value_as_target(f, question.params["ignore_label"])),
+            lambda f: _value_as_target(f, question.params["ignore_label"]),
+        )
+
+
+def _ignored_as_others(question: Question) -> Iterator[Reading]:
+    for what, question_of in ignored_labels(question):
+        yield Reading(
+            f"ignored-counted-as-{what.replace(' ', '-')}",
+            f"ignored labels were read as {what}",
+            lambda q, other=question_of: formula(other(q)).sum_and_gradient(),
         )
 
 
 def ignored_labels(question: Question) -> Iterator[tuple[str, Callable[[Question], Question]]]:
     """What ignored index labels may be mistaken for, and the question that would be."""
-    if question.target != "index" or question.params["ignore_label"] is None:
+    if question.target != "index" or question.params.get("ignore_label") is None:
         return
     channels = question.channels
-    background = question.params["background_label"]
-    one_more = question.is_sigmoid and background is not None
+    background = question.params.get("background_label")
+    one_more = not question.layer.background_has_a_channel and background is not None
     for label in dict.fromkeys((0, channels - 1 + one_more)):
 
         def other(q: Question, label: int = label) -> Question:
@@ -234,27 +269,27 @@ def _value_as_target(plain: Any, ignore_label: int) -> dict[str, Any]:
 
 def _smoothing(question: Question) -> Iterator[Reading]:
     channels = question.channels
-    yield Reading("label_smoothing-left-out", "label_smoothing were left out", with_params(label_smoothing=0.0))
+    yield with_params("label_smoothing-left-out", "label_smoothing were left out", label_smoothing=0.0)
 
-    def with_share(share: Callable[[Any], Any]) -> Callable[[Question], SumAndGradient]:
-        return with_fields(lambda f: {"t": (1 - f.smoothing) * f.t + share(f), "smoothing": 0.0})
+    def with_share(name: str, says: str, share: Callable[[Any], Any]) -> Reading:
+        return with_fields(name, says, lambda f: {"t": (1 - f.smoothing) * f.t + share(f), "smoothing": 0.0})
 
     if question.is_sigmoid:
-        yield Reading(
+        yield with_share(
             "label_smoothing-over-classes",
             f"label_smoothing spread eps / {channels}, not eps / 2",
-            with_share(lambda f: f.smoothing / channels),
+            lambda f: f.smoothing / channels,
         )
     elif channels > 1:
-        yield Reading(
+        yield with_share(
             "label_smoothing-over-others",
             f"label_smoothing spread eps / {channels - 1} over the others, not eps / {channels} over all",
-            with_share(lambda f: f.smoothing / (channels - 1) * (f.t == 0)),
+            lambda f: f.smoothing / (channels - 1) * (f.t == 0),
         )
-    yield Reading(
+    yield with_share(
         "label_smoothing-nowhere-added",
         "label_smoothing took eps from the target and gave it to no class",
-        with_share(lambda f: 0.0),
+        lambda f: 0.0,
     )
 
 
@@ -266,15 +301,15 @@ def _targets(question: Question) -> Iterator[Reading]:
                 ("targets-above-0-positive", "every target above 0 were a positive", lambda t: t > 0),
                 ("targets-below-1-negative", "every target below 1 were a negative", lambda t: t >= 1),
             ):
-                yield Reading(name, says, with_fields(lambda f, hard=hard: {"t": hard(f.t).astype(float)}))
-        yield Reading("positives-alone", "the negatives' term were missing", with_fields(lambda f: {"neg_weight": 0.0}))
-        yield Reading("negatives-alone", "the positives' term were missing", with_fields(lambda f: {"pos_weight": 0.0}))
+                yield with_fields(name, says, lambda f, hard=hard: {"t": hard(f.t).astype(float)})
+        yield with_fields("positives-alone", "the negatives' term were missing", lambda f: {"neg_weight": 0.0})
+        yield with_fields("negatives-alone", "the positives' term were missing", lambda f: {"pos_weight": 0.0})
         return
     if question.target == "multi_label":
-        yield Reading(
+        yield with_params(
             "target=distribution",
             "targets were not divided by the number of labels (target: distribution)",
-            with_params(target="distribution"),
+            target="distribution",
         )
     if question.target != "index":
 
@@ -282,12 +317,12 @@ def _targets(question: Question) -> Iterator[Reading]:
             total = f.t.sum(axis=f.axis, keepdims=True)
             return {"t": f.t / np.where(total == 0, 1, total)}
 
-        yield Reading("targets-divided-by-their-sum", "targets were divided by their sum", with_fields(share_of_sum))
+        yield with_fields("targets-divided-by-their-sum", "targets were divided by their sum", share_of_sum)
     if question.target == "distribution":
-        yield Reading(
+        yield with_params(
             "target=multi_label",
             "targets were divided by the number of labels (target: multi_label)",
-            with_params(target="multi_label"),
+            target="multi_label",
         )
 
 
@@ -298,25 +333,20 @@ def _background(question: Question) -> Iterator[Reading]:
         for other, rule in ((0, "label k is channel k - 1"), (channels, "label k is channel k")):
             now = channels if params["background_label"] is None else params["background_label"]
             if other != now:
-                yield Reading(
-                    f"background_label={other}",
-                    f"background_label were {other} ({rule})",
-                    with_params(background_label=other),
+                yield with_params(
+                    f"background_label={other}", f"background_label were {other} ({rule})", background_label=other
                 )
     if not question.is_sigmoid and isinstance(params.get("alpha"), float):
         for other in dict.fromkeys((0, channels - 1)):
             if other != params["background_label"]:
-                yield Reading(
-                    f"background_label={other}", f"background_label were {other}", with_params(background_label=other)
-                )
+                yield with_params(f"background_label={other}", f"background_label were {other}", background_label=other)
 
 
 def _activation(question: Question) -> Iterator[Reading]:
-    name = question.layer.__name__
     if question.is_sigmoid:
         yield Reading("softmax-for-sigmoid", "a softmax stood in place of the sigmoid", wrong_sums.softmax_for_sigmoid)
         yield Reading("sigmoid-twice", "the sigmoid were applied twice", wrong_sums.sigmoid_twice)
-    elif name == "CrossEntropyLossLayer":
+    elif question.layer.scores_are_probabilities:
         yield Reading(
             "softmax-first", "a softmax were applied to the probabilities first", wrong_sums.softmax_of_probabilities
         )
@@ -326,37 +356,27 @@ def _activation(question: Question) -> Iterator[Reading]:
     else:
         yield Reading("softmax-twice", "the softmax were applied twice", wrong_sums.softmax_twice)
         yield Reading("sigmoid-for-softmax", "a sigmoid stood in place of the softmax", wrong_sums.sigmoid_for_softmax)
-    if not question.is_sigmoid and name != "CrossEntropyLossLayer":
+    if question.layer.family == "softmax":
         own = question.axis
         for axis in range(question.scores.ndim):
             if axis != own:
-                yield Reading(f"axis={axis}", f"axis were {axis}, not {own}", with_params(axis=axis))
-                yield Reading(
+                yield with_params(f"axis={axis}", f"axis were {axis}, not {own}", axis=axis)
+                yield with_fields(
                     f"softmax-over-axis-{axis}",
                     f"the softmax ran over axis {axis}, not {own}",
-                    with_fields(lambda f, axis=axis: {"over": axis}),
+                    lambda f, axis=axis: {"over": axis},
                 )
 
 
 def _numerics(question: Question) -> Iterator[Reading]:
-    own = 1e-20 if question.layer.__name__ == "CrossEntropyLossLayer" else 0.0
-    floors = (
-        (1.17549435e-38, "FLT_MIN, as in Caffe's SoftmaxWithLoss"),
-        (1e-20, "1e-20"),
-        (1e-16, "1e-16"),
-        (1e-15, "1e-15"),
-        (1e-12, "1e-12"),
-        (1e-10, "1e-10"),
-        (1e-8, "1e-8"),
-        (1e-7, "1e-7"),
-        (1e-6, "1e-6"),
-    )
-    for floor, text in floors:
+    own = formula(question).floor
+    for text in ("1.17549435e-38", "1e-20", "1e-16", "1e-15", "1e-12", "1e-10", "1e-8", "1e-7", "1e-6"):
+        floor = float(text)
+        if floor < 1e-30:
+            text = "FLT_MIN, as in Caffe's SoftmaxWithLoss"
         if floor != own:
-            yield Reading(
-                f"floor={floor:g}",
-                f"probabilities were floored at {text}",
-                with_fields(lambda f, floor=floor: {"floor": floor}),
+            yield with_fields(
+                f"floor={floor:g}", f"probabilities were floored at {text}", lambda f, floor=floor: {"floor": floor}
             )
 
 
@@ -373,7 +393,7 @@ def _gradients(question: Question) -> Iterator[Reading]:
             "the gradient were that by the probabilities, not by the scores",
             lambda q: wrong_sums.gradient_times(q, lambda p, rest: 1 / (p * rest)),
         )
-    elif question.layer.__name__ != "CrossEntropyLossLayer":
+    elif question.layer.family == "softmax":
         yield Reading(
             "gradient-without-target",
             "the target were missing from the gradient",

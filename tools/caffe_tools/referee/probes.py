@@ -15,7 +15,7 @@ import numpy as np
 from caffe_layers import normalization
 from caffe_layers.loss import LossLayer
 from caffe_tools.errors import GraphError
-from caffe_tools.referee.judged_graph import GraphInput, JudgedGraph
+from caffe_tools.referee.foreign_graph import ForeignGraph, GraphInput
 
 PASSED_THROUGH = frozenset("Cast Identity Reshape Squeeze Unsqueeze Flatten".split())
 FEW, MANY = 7, 13
@@ -45,7 +45,7 @@ class _Plan:
     convention: str = ""
 
 
-def given(graph: JudgedGraph, inputs: Mapping[str, np.ndarray], source: str) -> Probe:
+def given(graph: ForeignGraph, inputs: Mapping[str, np.ndarray], source: str) -> Probe:
     """The user's arrays, which must be all that the graph wants. Raises GraphError."""
     for name, array in inputs.items():
         if name not in graph.inputs:
@@ -70,7 +70,7 @@ class Draw:
 
     def __init__(
         self,
-        graph: JudgedGraph,
+        graph: ForeignGraph,
         layer: type[LossLayer],
         params: Mapping[str, Any],
         bottoms: Sequence[str],
@@ -93,7 +93,7 @@ class Draw:
             yield Probe(plan.name, self._feeds(plan), plan.convention)
 
     def _plans(self) -> Iterator[_Plan]:
-        params, is_sigmoid = self.params, self.layer.__name__.startswith("Sigmoid")
+        params = self.params
         target = params.get("target", "index")
         yield _Plan("mixed labels")
         if any(isinstance(dim, str) for value in self.graph.inputs.values() for dim in value.dims[:1]):
@@ -101,18 +101,19 @@ class Draw:
             yield _Plan("one sample", "without_ignored", samples=1)
         else:
             yield _Plan("other mixed labels")
-        if target == "index" and params["background_label"] is not None or target == "multi_label":
+        if target == "index" and params.get("background_label") is not None or target == "multi_label":
             yield _Plan("no foreground", "background")
-        if params["ignore_label"] is not None:
+        if params.get("ignore_label") is not None:
             yield _Plan("no ignored labels", "without_ignored")
             yield _Plan("all ignored", "ignored")
         if self.sources[0] is not None:
-            takes_probabilities = self.layer.__name__ == "CrossEntropyLossLayer"
-            yield _Plan("probabilities of 0" if takes_probabilities else "extreme scores", extreme=True)
+            scores = "probabilities of 0" if self.layer.scores_are_probabilities else "extreme scores"
+            yield _Plan(scores, extreme=True)
         if target == "index" or self.is_one_hot or self.graph.inputs[self.sources[1]].dtype.kind != "f":
             return
         yield _Plan("soft targets", "soft")
-        if is_sigmoid and normalization.mode(params, "BATCH_SIZE") == "POSITIVES":
+        mode = normalization.mode(params, self.layer.default_normalization) if "normalization" in params else ""
+        if self.layer.family == "sigmoid" and mode == "POSITIVES":
             yield _Plan("targets below one half", "low", convention="which soft targets count as positives")
         if target == "distribution":
             yield _Plan("targets that do not sum to 1", "unequal", convention="targets that are no distribution")
@@ -193,7 +194,7 @@ class Draw:
         scores = self.random.normal(size=shape) * 2
         if plan.extreme:  # float32's exponential overflows at 88.7, and is 0 from -104 on
             scores = self.random.uniform(50, 200, shape) * self.random.choice((-1, 1), shape)
-        if self.layer.__name__ != "CrossEntropyLossLayer":
+        if not self.layer.scores_are_probabilities:
             return scores
         powers = np.exp(scores - scores.max(axis=self.params["axis"], keepdims=True))
         probabilities = powers / powers.sum(axis=self.params["axis"], keepdims=True)
@@ -201,8 +202,7 @@ class Draw:
 
     def _labels(self, shape: tuple[int, ...], style: str) -> np.ndarray:
         target = "index" if self.is_one_hot else self.params.get("target", "index")
-        labels = Labels(self.random, shape, self.params["axis"], target, self.layer.__name__.startswith("Sigmoid"))
-        return labels.draw(style, self.params, self.channels)
+        return Labels(self.random, shape, self.layer, target).draw(style, self.params, self.channels)
 
     def _parameter(self, parameter: str, shape: tuple[int, ...]) -> np.ndarray:
         ranges = {
@@ -233,15 +233,14 @@ class Labels:
 
     random: np.random.Generator
     shape: tuple[int, ...]
-    axis: int
+    layer: type[LossLayer]
     target: str
-    is_sigmoid: bool
 
     def draw(self, style: str, params: Mapping[str, Any], channels: int) -> np.ndarray:
-        ignore = params["ignore_label"]
+        ignore = params.get("ignore_label")
         if style == "ignored":
             return np.full(self.shape, ignore)
-        labels = self._index(style, params, channels) if self.target == "index" else self._dense(style)
+        labels = self._index(style, params, channels) if self.target == "index" else self._dense(style, params)
         if ignore is None or style == "without_ignored":
             return labels
         if style == "mixed":
@@ -249,23 +248,24 @@ class Labels:
         return labels
 
     def _index(self, style: str, params: Mapping[str, Any], channels: int) -> np.ndarray:
-        background = params["background_label"]
-        classes = [c for c in range(channels + (self.is_sigmoid and background is not None))]
-        foreground = [c for c in classes if c not in (background, params["ignore_label"])] or classes
+        background = params.get("background_label")
+        classes = range(channels + (background is not None and not self.layer.background_has_a_channel))
+        foreground = [c for c in classes if c not in (background, params.get("ignore_label"))] or classes
         labels = self.random.choice(foreground, self.shape)
         if background is None:
             return labels
         share = 1.0 if style == "background" else 1 - FOREGROUND_SHARE
         return np.where(self.random.random(self.shape) < share, background, labels)
 
-    def _dense(self, style: str) -> np.ndarray:
+    def _dense(self, style: str, params: Mapping[str, Any]) -> np.ndarray:
         random, shape = self.random, self.shape
         if self.target == "distribution":
             weights = random.exponential(size=shape) ** 2
-            return weights if style == "unequal" else weights / weights.sum(axis=self.axis, keepdims=True)
+            return weights if style == "unequal" else weights / weights.sum(axis=params["axis"], keepdims=True)
         labelled = random.random(shape) < (0 if style == "background" else FOREGROUND_SHARE * 0.8)
         if style == "low":
             return labelled * random.uniform(0.1, 0.4, shape)
         if style == "soft":
-            return labelled * random.uniform(0.5, 1.0 if self.is_sigmoid else 3.0, shape)
+            highest = 3.0 if self.layer.family in ("softmax", "probabilities") else 1.0
+            return labelled * random.uniform(0.5, highest, shape)
         return labelled.astype(float)

@@ -1,4 +1,5 @@
-"""The referee: a training graph that someone else exported, judged by the layer that defines its loss."""
+"""The referee crosschecks a training graph that someone else exported with the layer that defines its loss: the verdict
+is whether the two agree, and if not, what the graph computes in its place."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ from caffe_tools.errors import GraphError
 from caffe_tools.files import strict_json
 from caffe_tools.gradient.model import find
 from caffe_tools.referee.diagnosis import LOSS, Diagnosis, Observation, diagnose
-from caffe_tools.referee.judged_graph import Carry, JudgedGraph
-from caffe_tools.referee.loss_formulas import FUNCTIONS, Question
+from caffe_tools.referee.foreign_graph import Carry, ForeignGraph
+from caffe_tools.referee.loss_formulas import Question
 from caffe_tools.referee.probes import Draw, Probe, given
 
 RTOL = {"float16": 1e-2, "float32": 1e-4, "float64": 1e-6}
@@ -27,7 +28,7 @@ RTOL = {"float16": 1e-2, "float32": 1e-4, "float64": 1e-6}
 
 
 @dataclass(frozen=True)
-class Judgement:
+class VerdictRow:
     """One tensor on one probe. ``counts`` is false where a difference is a matter of convention, told in the note."""
 
     probe: str
@@ -48,7 +49,7 @@ class Verdict:
 
     graph: str
     layer: str
-    rows: list[Judgement] = field(default_factory=list)
+    rows: list[VerdictRow] = field(default_factory=list)
     diagnoses: list[Diagnosis] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -57,17 +58,7 @@ class Verdict:
         return all(row.agrees for row in self.rows if row.counts)
 
     def as_json(self) -> dict:
-        rows = [asdict(row) for row in self.rows]
-        return strict_json(
-            {
-                "graph": self.graph,
-                "layer": self.layer,
-                "agrees": self.agrees,
-                "rows": rows,
-                "diagnoses": [one.as_json() for one in self.diagnoses],
-                "notes": self.notes,
-            }
-        )
+        return strict_json({"graph": self.graph, "layer": self.layer, "agrees": self.agrees, **asdict(self)})
 
 
 def crosscheck(
@@ -96,7 +87,7 @@ def crosscheck(
     drawn. Raises GraphError where a name, a shape or a dtype does not fit or ONNX Runtime cannot run the graph, and the
     layer's LayerError for parameters, labels and shapes that it refuses.
     """
-    return _Referee(model, layer, bottoms, loss, gradients or {}, param_str, parameters or {}, loss_weight).judge(
+    return _Referee(model, layer, bottoms, loss, gradients or {}, param_str, parameters or {}, loss_weight).crosscheck(
         inputs, inputs_from, seed
     )
 
@@ -105,10 +96,11 @@ def loss_layer(layer: str | type[LossLayer]) -> type[LossLayer]:
     """The loss layer of that name. Raises GraphError."""
     name = layer if isinstance(layer, str) else layer.__name__
     layers = {one.__name__: one for one in caffe_layers.LAYERS}
-    if name not in FUNCTIONS:
+    losses = {name: one for name, one in layers.items() if issubclass(one, LossLayer)}
+    if name not in losses:
         kind = "no loss" if name in layers else "no layer of caffe_layers"
-        raise GraphError(f"{name} is {kind}: the losses are {', '.join(FUNCTIONS)}")
-    return layers[name]
+        raise GraphError(f"{name} is {kind}: the losses are {', '.join(losses)}")
+    return losses[name]
 
 
 class _Referee:
@@ -133,7 +125,7 @@ class _Referee:
                 f"{self.layer.__name__} takes the bottoms {', '.join(self.layer.bottoms)}, in this order,"
                 f" but {len(bottoms)} are given"
             )
-        self.graph = JudgedGraph(model)
+        self.graph = ForeignGraph(model)
         self.bottoms = [self.graph.find(name) for name in bottoms]
         self.loss = self.graph.find(loss)
         self.parameters = {self.graph.find(tensor): parameter for tensor, parameter in parameters.items()}
@@ -160,26 +152,26 @@ class _Referee:
                 raise GraphError(f"{name}={of}: the scores {self.bottoms[0]!r} are not computed from {of!r}")
         return self.graph.carry(self.bottoms[0], by) if by else None
 
-    def judge(self, inputs: Mapping[str, np.ndarray] | None, inputs_from: str, seed: int) -> Verdict:
+    def crosscheck(self, inputs: Mapping[str, np.ndarray] | None, inputs_from: str, seed: int) -> Verdict:
         if inputs is not None:
             probes: Any = [given(self.graph, inputs, inputs_from)]
         else:
             probes = Draw(self.graph, self.layer, self.params, self.bottoms, self.parameters, seed).probes()
-        observations = []
+        observations: list[Observation] = []
         for probe in probes:
             try:
                 observation = self._observe(probe)
             except GraphError as error:
                 if not observations:
                     raise
-                row = Judgement(probe.name, self.loss, "", np.nan, np.nan, np.nan, False, note=str(error))
+                row = VerdictRow(probe.name, self.loss, "", np.nan, np.nan, np.nan, False, note=str(error))
                 self.verdict.rows.append(row)
                 continue
             except LayerError as error:
                 if inputs is not None:
                     raise
                 raise GraphError(f"the drawn inputs do not fit, give others with --inputs: {error}") from None
-            if self._judge(probe, observation):
+            if self._add_rows(probe, observation):
                 observations.append(observation)
         wrong = [key for key in (LOSS, *self.gradients) if self._is_wrong(key)]
         if wrong and observations:
@@ -264,7 +256,7 @@ class _Referee:
             tolerance[name] = rtol * size + 16 * float(np.finfo(values[name].dtype).eps) * rest
         return tolerance
 
-    def _judge(self, probe: Probe, observation: Observation) -> bool:
+    def _add_rows(self, probe: Probe, observation: Observation) -> bool:
         """Add the rows of one probe; whether a diagnosis may rest on it."""
         nothing_counts = all(not np.any(value) for value in observation.expected.values())
         unharmed = all(not np.any(observation.found[name]) for name in self.gradients)
@@ -281,7 +273,7 @@ class _Referee:
             self.verdict.notes.append(f"{probe.name}: the graph differs from the layer in {probe.convention}")
         return not is_nan and not probe.convention
 
-    def _row(self, key: str, observation: Observation, convention: str) -> Judgement:
+    def _row(self, key: str, observation: Observation, convention: str) -> VerdictRow:
         found, expected = np.asarray(observation.found[key], np.float64), observation.expected[key]
         largest = float(np.max(np.abs(expected), initial=0))
         gaps = np.abs(found - expected)
@@ -292,7 +284,7 @@ class _Referee:
         if convention and not agrees:
             note = convention
         tensor, of = key or self.loss, self.gradients.get(key, "")
-        return Judgement(observation.probe, tensor, of, largest, absolute, relative, agrees, not convention, note)
+        return VerdictRow(observation.probe, tensor, of, largest, absolute, relative, agrees, not convention, note)
 
     def _is_wrong(self, key: str) -> bool:
         return any(row.tensor == (key or self.loss) and row.counts and not row.agrees for row in self.verdict.rows)
@@ -310,5 +302,5 @@ class _Referee:
 
 def _unsaturated(question: Question) -> np.ndarray:
     """Scores of the same shape at which every class is as likely."""
-    value = 1 / question.channels if question.layer.__name__ == "CrossEntropyLossLayer" else 0.0
+    value = 1 / question.channels if question.layer.scores_are_probabilities else 0.0
     return np.full(question.scores.shape, value)

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
-from caffe_layers import normalization
 from caffe_tools.referee.loss_formulas import Question, formula
-from caffe_tools.referee.mistakes import ignored_labels
+from caffe_tools.referee.mistakes import Departure, ignored_labels
 
-
-@dataclass(frozen=True)
-class Scale:
-    """The factor of the sum; ``says`` goes on after "agrees if"."""
-
-    name: str
-    says: str
-    value: Callable[[Question], float]
-    cost: float = 1.0
+Scale = Departure
 
 
 def right_factor(question: Question) -> float:
     """1 / divisor, as the layer has it."""
-    return normalization.factor(question.mode, formula(question).count(question.mode))
+    return formula(question).factor(question.mode)
 
 
 def divisors(question: Question) -> Iterator[Scale]:
@@ -36,10 +26,8 @@ def divisors(question: Question) -> Iterator[Scale]:
     for mode in order:
         if mode != right:
             says = f"normalization were {mode}" if mode != "NONE" else "there were no divisor (normalization NONE)"
-            yield Scale(
-                f"normalization={mode}", says, lambda q, mode=mode: normalization.factor(mode, formula(q).count(mode))
-            )
-    if question.params["ignore_label"] is not None:
+            yield Scale(f"normalization={mode}", says, lambda q, mode=mode: formula(q).factor(mode))
+    if question.params.get("ignore_label") is not None:
         yield from _divisors_with_ignored(question, right)
     if right == "WEIGHT":
         yield Scale(
@@ -47,36 +35,24 @@ def divisors(question: Question) -> Iterator[Scale]:
             "the sum of weights were at least 1 as a divisor",
             lambda q: 1 / max(1.0, formula(q).count("WEIGHT")),
         )
-    if question.weights is not None:
-        for name, says, change in (
-            (
-                "divisor-by-class-weights",
-                "the divisor were the sum of the class weights alone",
-                lambda f: {"weight": np.ones(())},
-            ),
-            (
-                "divisor-by-weights",
-                "the divisor were the sum of the weights of bottom 2 alone",
-                lambda f: {"class_weight": np.ones(())},
-            ),
+    if question.layer.family and question.weights is not None:
+        for name, what, other in (
+            ("class-weights", "class weights", "weight"),
+            ("weights", "weights of bottom 2", "class_weight"),
         ):
-            yield Scale(name, says, lambda q, change=change: _reciprocal(_changed(q, change).count("WEIGHT")))
+            yield Scale(
+                f"divisor-by-{name}",
+                f"the divisor were the sum of the {what} alone",
+                lambda q, other=other: _reciprocal(replace(formula(q), **{other: np.ones(())}).count("WEIGHT")),
+            )
     if question.is_sigmoid and question.target == "multi_label":
-        yield Scale(
-            "positives-from-one-half",
-            "targets from 0.5 on were the positives that the divisor counts",
-            lambda q: 1 / max(1.0, float(np.count_nonzero(formula(q).t >= 0.5))),
-        )
-        yield Scale(
-            "positives-of-exactly-1",
-            "targets of exactly 1 were the positives that the divisor counts",
-            lambda q: 1 / max(1.0, float(np.count_nonzero(formula(q).t == 1))),
-        )
-        yield Scale(
-            "sum-of-targets",
-            "the sum of the targets were the divisor, at least 1",
-            lambda q: 1 / max(1.0, float(formula(q).t.sum())),
-        )
+        counted = "were the positives that the divisor counts"
+        for name, says, count in (
+            ("positives-from-one-half", f"targets from 0.5 on {counted}", lambda t: np.count_nonzero(t >= 0.5)),
+            ("positives-of-exactly-1", f"targets of exactly 1 {counted}", lambda t: np.count_nonzero(t == 1)),
+            ("sum-of-targets", "the sum of the targets were the divisor, at least 1", np.sum),
+        ):
+            yield Scale(name, says, lambda q, count=count: 1 / max(1.0, float(count(formula(q).t))))
     if right == "POSITIVES":
         yield Scale(
             "positives-plus-1",
@@ -92,13 +68,8 @@ def _divisors_with_ignored(question: Question, mode: str) -> Iterator[Scale]:
         yield Scale(
             f"ignored-in-divisor-as-{what.replace(' ', '-')}",
             f"the divisor counted ignored positions too, as {what}",
-            lambda q, other=other: normalization.factor(mode, formula(other(q)).count(mode)),
+            lambda q, other=other: formula(other(q)).factor(mode),
         )
-
-
-def _changed(question: Question, change: Callable[[Any], dict[str, Any]]) -> Any:
-    plain = formula(question)
-    return replace(plain, **change(plain))
 
 
 def _reciprocal(count: float) -> float:

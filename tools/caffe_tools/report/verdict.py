@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from caffe_tools.referee.referee import Judgement, Verdict
+from caffe_tools.referee.referee import Verdict, VerdictRow
 from caffe_tools.report.tables import DIFFERENCES, GOOD, WRONG, make_console, new_table
 
 
@@ -33,7 +33,7 @@ def print_verdict(verdict: Verdict) -> None:
     console.print(_closing(verdict, probes))
 
 
-def _cells(row: Judgement, wrong: int, probes: int) -> Sequence[str | Text]:
+def _cells(row: VerdictRow, wrong: int, probes: int) -> Sequence[str | Text]:
     verdict = Text("agrees", style=GOOD)
     if wrong:
         verdict = Text(row.note or f"DIFFERS on {wrong} of {probes}", style=WRONG)

@@ -29,7 +29,7 @@ class GraphInput:
     dims: tuple[Dim, ...]
 
 
-class JudgedGraph:
+class ForeignGraph:
     """A model that is run as it is, with inner tensors as further outputs.
 
     Raises GraphError where the file is no ONNX model, or ONNX Runtime cannot load it: then with the operators that it
@@ -61,8 +61,8 @@ class JudgedGraph:
         if not value.type.HasField("tensor_type"):
             raise GraphError(f"{self.name}: the input {value.name!r} is no tensor")
         type_ = value.type.tensor_type
-        dims = [dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else "") for dim in type_.shape.dim]
-        dims = tuple(f"{value.name}.dim{axis}" if dim == "" else dim for axis, dim in enumerate(dims))
+        read = [dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else "") for dim in type_.shape.dim]
+        dims = tuple(f"{value.name}.dim{axis}" if dim == "" else dim for axis, dim in enumerate(read))
         try:
             return GraphInput(value.name, onnx.helper.tensor_dtype_to_np_dtype(type_.elem_type), dims)
         except KeyError:
@@ -108,7 +108,7 @@ class Carry:
 
     DIFF = "the.gradient.carried.back"
 
-    def __init__(self, graph: JudgedGraph, tensor: str, by: Sequence[str]) -> None:
+    def __init__(self, graph: ForeignGraph, tensor: str, by: Sequence[str]) -> None:
         self.graph, self.by = graph, list(by)
         model = gradient_model(graph.model, tensor, self.by, output_diff=self.DIFF)
         self._wanted = {value.name for value in model.graph.input}
