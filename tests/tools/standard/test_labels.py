@@ -1,4 +1,4 @@
-"""Labels that ``check`` draws are valid for every layer that reads them: its type says which are (``expect_labels``)."""
+"""Labels that ``check`` draws are valid for every layer that reads them: its type says which are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAMPLES = {
     "MultinomialLogisticLoss": (SCORES, ""),
     "SoftmaxWithLoss": (SCORES, ""),
 }
-"""For every type that takes class indices: the shapes of its bottoms, of which ``label`` holds them, and its parameters.
+"""For every type that takes class indices: its bottoms' shapes, of which ``label`` holds them, and its parameters.
 Valid are 0, 1 and 2."""
 TYPES = sorted(name for name, kind in standard.TYPES.items() if CLASS_INDEX in kind.labels.values())
 
