@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Float, Int, Repeated, UInt
-from caffe_tools.standard.layer import Layer, dims_text
+from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import layer_type
 
 
@@ -21,17 +21,12 @@ def reorg(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     As in Darknet the elements are counted through a C/s² × H·s × W·s image, so that they do not stay where they are:
     each s × s block of *that* image goes to s² groups of channels.
     """
-    p, shape = layer.reorg_param, op.shape(x)
-    if len(shape) != 4:
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: it takes 4 axes")
+    p, shape = layer.reorg_param, layer.expect_axes(0, x, 4)
     if not p.stride:
         raise layer.error("stride is missing or 0", "reorg_param")
     stride, channels = p.stride, shape[1]
     if channels % stride**2 or any(isinstance(dim, int) and dim % stride and not p.reverse for dim in shape[2:]):
-        raise layer.error(
-            f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: stride {stride} must divide height and"
-            " width, and its square the channels"
-        )
+        raise layer.misfit(0, shape, f": stride {stride} must divide height and width, and its square the channels")
     if p.reverse:
         return op.DepthToSpace(x, blocksize=stride, mode="DCR")
     batch, size = op.dims(x, [0]), op.dims(x, [2, 3])
@@ -66,14 +61,11 @@ def region(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     p, shape = layer.region_param, op.shape(x)
     each = p.coords + 1 + p.classes
     if len(shape) != 4 or shape[1] != p.num * each or p.coords < 2 or not p.classes:
-        raise layer.error(
-            f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}, but {p.num} boxes of {p.coords} coords"
-            f" and {p.classes} classes need N×{p.num * each}×H×W"
+        raise layer.misfit(
+            0, shape, f", but {p.num} boxes of {p.coords} coords and {p.classes} classes need N×{p.num * each}×H×W"
         )
     boxes = op.reshape(x, [shape[0], p.num, each, *shape[2:]])
     center, size, objectness, classes = op.Split(boxes, [2, p.coords - 2, 1, p.classes], axis=2, outputs=4)
     classes = op.Softmax(classes, axis=2) if p.do_softmax else op.Sigmoid(classes)
     y = op.Concat(op.Sigmoid(center), size, op.Sigmoid(objectness), classes, axis=2)
-    y = op.reshape(y, shape)
-    op.define_gradient([y], [x], lambda diff: [None])
-    return y
+    return op.without_gradient(op.reshape(y, shape), x)

@@ -5,20 +5,20 @@ Source: farmingyard/ShuffleNet shuffle_channel_layer.cpp.
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import UInt
-from caffe_tools.standard.layer import Layer, dims_text
+from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import layer_type
 
 
 @layer_type("ShuffleChannel", shuffle_channel_param={"group": UInt(1)})
 def shuffle_channel(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """Channel g · (C / group) + c becomes channel c · group + g."""
-    group, shape = layer.shuffle_channel_param.group, op.shape(x)
-    if len(shape) < 2:
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: it takes 2 axes or more")
+    group, shape = layer.shuffle_channel_param.group, layer.expect_axes(0, x, 2, math.inf)
     batch, channels, *rest = shape
     if not group or channels % group:
         raise layer.error(f"group {group} must divide the {channels} channels of the bottom", "shuffle_channel_param")

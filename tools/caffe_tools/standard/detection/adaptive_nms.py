@@ -40,7 +40,7 @@ def adaptive_nms(
         blocked = op.And(kept, op.Greater(overlaps(op, candidate, boxes), threshold))
         clear = op.Equal(op.ReduceMax(op.cast(blocked, "int64"), [1], keepdims=1), 0)
         taken = op.And(clear, op.Gather(eligible, here, axis=1))
-        is_here = op.Equal(op.Range(op.constant(0), op.Squeeze(op.dims(kept, [1]), [0]), op.constant(1)), index)
+        is_here = op.Equal(op.places(kept, 1), index)
         falls = op.And(taken, op.Greater(threshold, 0.5))
         return [op.Or(kept, op.And(taken, is_here)), op.Where(falls, op.Mul(threshold, eta), threshold)]
 

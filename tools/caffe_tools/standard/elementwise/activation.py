@@ -6,13 +6,15 @@ softmax_layer.cpp, dropout_layer.cpp.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Float, Int, Submessage
 from caffe_tools.prototxt.messages import ENGINE, FILLER
-from caffe_tools.standard.layer import Layer, filled_with
+from caffe_tools.standard.layer import Layer, filler_of
 from caffe_tools.standard.registry import layer_type
 
 
@@ -26,11 +28,8 @@ def relu(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
 @layer_type("PReLU", prelu_param={"filler": Submessage(FILLER), "channel_shared": Bool(False)})
 def prelu(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """max(x, 0) + slope · min(x, 0) with a learnable slope for each channel (axis 1), or one for all."""
-    p, shape = layer.prelu_param, op.shape(x)
-    if len(shape) < 2:
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {shape}: PReLU takes 2 axes or more")
-    filler = p.filler if "filler" in p.given else filled_with(0.25)
-    slope = layer.parameter(() if p.channel_shared else (shape[1],), filler)
+    p, shape = layer.prelu_param, layer.expect_axes(0, x, 2, math.inf)
+    slope = layer.parameter(() if p.channel_shared else (shape[1],), filler_of(p, "filler", 0.25))
     if not p.channel_shared:
         slope = op.Reshape(slope, [shape[1]] + [1] * (len(shape) - 2))
     return op.PRelu(x, slope)

@@ -5,6 +5,7 @@ Source: Caffe src/caffe/layers/batch_norm_layer.cpp.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Float
-from caffe_tools.standard.layer import Layer, dims_text
+from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import layer_type
 
 
@@ -37,9 +38,7 @@ def batch_norm(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     The stored blobs are running sums of mean and variance and their common weight, by which both are divided. With
     ``use_global_stats`` (default: in TEST) these serve; else the batch's own do, and the sums move on.
     """
-    p, shape = layer.batch_norm_param, op.shape(x)
-    if len(shape) < 2:
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: it takes 2 axes or more")
+    p, shape = layer.batch_norm_param, layer.expect_axes(0, x, 2, math.inf)
     if any(spec.lr_mult for spec in layer.spec.params):
         raise layer.error("lr_mult must be 0: its stored blobs are statistics, which no solver may change", "param")
     channels = shape[1]
