@@ -10,11 +10,10 @@ import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Float, Int, String, Submessage, UInt, Unread, Values
-from caffe_tools.standard.detection.adaptive_nms import adaptive_nms
-from caffe_tools.standard.detection.boxes import (
-    CODE_TYPE,
+from caffe_tools.standard.detection.boxes import CODE_TYPE, decode
+from caffe_tools.standard.detection.nms import (
+    adaptive_nms,
     among_the_best,
-    decode,
     flat_places,
     non_maximum_suppression,
     without_inverted,

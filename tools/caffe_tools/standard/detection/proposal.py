@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Float, Repeated, UInt
-from caffe_tools.standard.detection.boxes import among_the_best, non_maximum_suppression
+from caffe_tools.standard.detection.nms import among_the_best, non_maximum_suppression
 from caffe_tools.standard.layer import Layer, param_values
 from caffe_tools.standard.registry import layer_type, python_layer_type
 

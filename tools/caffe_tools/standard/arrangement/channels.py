@@ -1,17 +1,30 @@
-"""Reorg and Region: the pass-through and the last layer of YOLO v2.
+"""Channels that change places with each other (ShuffleChannel of ShuffleNet), or with pixels (Reorg of YOLO v2).
 
-Source: caffe-yolov2 src/caffe/layers/reorg_layer.cpp; OpenVINO's training_toolbox_caffe
-src/caffe/layers/region_layer.cpp.
+Source: farmingyard/ShuffleNet shuffle_channel_layer.cpp; caffe-yolov2 src/caffe/layers/reorg_layer.cpp.
 """
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 
 from caffe_tools.graph.builder import Builder
-from caffe_tools.prototxt.fields import Bool, Float, Int, Repeated, UInt
+from caffe_tools.prototxt.fields import Bool, UInt
 from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import layer_type
+
+
+@layer_type("ShuffleChannel", shuffle_channel_param={"group": UInt(1)})
+def shuffle_channel(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """Channel g · (C / group) + c becomes channel c · group + g."""
+    group, shape = layer.shuffle_channel_param.group, layer.expect_axes(0, x, 2, math.inf)
+    batch, channels, *rest = shape
+    if not group or channels % group:
+        raise layer.error(f"group {group} must divide the {channels} channels of the bottom", "shuffle_channel_param")
+    parted = op.reshape(x, [batch, group, channels // group, *rest])
+    order = [0, 2, 1, *range(3, len(shape) + 1)]
+    return op.reshape(op.Transpose(parted, perm=order), shape)
 
 
 @layer_type("Reorg", reorg_param={"stride": UInt(), "reverse": Bool(False)})
@@ -37,35 +50,3 @@ def reorg(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     known = [dim // stride if isinstance(dim, int) else name for dim, name in zip(shape[2:], inferred, strict=True)]
     y.shape = ir.Shape([shape[0], channels * stride**2, *known])
     return y
-
-
-@layer_type(
-    "Region",
-    region_param={
-        "classes": UInt(20),
-        "coords": UInt(4),
-        "num": UInt(5),
-        "do_softmax": Bool(True),
-        "anchors": Repeated(Float()),
-        "mask": Repeated(Int()),
-        "axis": Int(1),
-        "end_axis": Int(-1),
-    },
-)
-def region(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
-    """The bottom with its activations: of each of ``num`` boxes x, y and objectness by a sigmoid, classes by a softmax.
-
-    A box has ``coords`` channels, of which those behind x and y stay as they are, one of objectness, and one for each
-    of ``classes`` (sigmoids too without ``do_softmax``). Who reads them adds anchors and NMS. No gradient passes.
-    """
-    p, shape = layer.region_param, op.shape(x)
-    each = p.coords + 1 + p.classes
-    if len(shape) != 4 or shape[1] != p.num * each or p.coords < 2 or not p.classes:
-        raise layer.misfit(
-            0, shape, f", but {p.num} boxes of {p.coords} coords and {p.classes} classes need N×{p.num * each}×H×W"
-        )
-    boxes = op.reshape(x, [shape[0], p.num, each, *shape[2:]])
-    center, size, objectness, classes = op.Split(boxes, [2, p.coords - 2, 1, p.classes], axis=2, outputs=4)
-    classes = op.Softmax(classes, axis=2) if p.do_softmax else op.Sigmoid(classes)
-    y = op.Concat(op.Sigmoid(center), size, op.Sigmoid(objectness), classes, axis=2)
-    return op.without_gradient(op.reshape(y, shape), x)
