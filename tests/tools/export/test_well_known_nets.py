@@ -10,7 +10,7 @@ import pytest
 from caffe_tools import prototxt
 from caffe_tools.check.check import check
 from caffe_tools.net import standard_layer
-from caffe_tools.net.inputs import draw_inputs
+from caffe_tools.net.draw import draw_inputs
 from caffe_tools.net.net import Net
 from known_nets.caffenet import caffenet
 from known_nets.faster_rcnn import faster_rcnn

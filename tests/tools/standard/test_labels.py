@@ -7,7 +7,7 @@ import pytest
 
 from caffe_tools import standard
 from caffe_tools.check.check import check
-from caffe_tools.net.inputs import draw_inputs
+from caffe_tools.net.draw import draw_inputs
 from caffe_tools.standard.registry import CLASS_INDEX
 from nets import inputs, layer, net_of
 

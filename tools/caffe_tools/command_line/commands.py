@@ -20,7 +20,8 @@ from caffe_tools.errors import CaffeToolsError, NetError
 from caffe_tools.export.export import ExportOptions, export, save
 from caffe_tools.files import load_arrays, save_arrays, write_json, write_text
 from caffe_tools.net.backward_need import has_loss
-from caffe_tools.net.inputs import draw_inputs, fed_from_outside, feed
+from caffe_tools.net.draw import draw_inputs
+from caffe_tools.net.inputs import fed_from_outside, feed
 from caffe_tools.net.net import Net
 from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.prototxt.message import Message

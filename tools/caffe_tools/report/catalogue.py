@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -56,7 +57,7 @@ def print_one(console: Console, name: str) -> None:
         raise CaffeToolsError(f"there is no layer {name!r}: {hint}")
 
 
-def _print_plugin(console: Console, cls: type) -> None:
+def _print_plugin(console: Console, cls: Any) -> None:
     console.print(Text(f'{cls.__name__}   (type: "Python", module: "caffe_layers")', style="bold"))
     console.print(Text(inspect.getdoc(cls) or ""))
     table = Table(box=box.SIMPLE_HEAD)

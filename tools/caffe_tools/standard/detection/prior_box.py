@@ -38,9 +38,10 @@ def prior_box(op: Builder, layer: Layer, feature: ir.Value, image: ir.Value) -> 
     √(min·max) where there is a ``max_size``, then min·√r × min/√r for each aspect ratio r other than 1. The map's
     size and the image's (the second bottom's, where no ``img_size`` is given) are all that it reads of its bottoms.
     """
-    map_size, image_size = layer.expect_axes(0, feature, 4)[2:], layer.expect_axes(1, image, 4)[2:]
+    map_size = layer.expect_axes(0, feature, 4)[2:]
+    seen_size = layer.expect_axes(1, image, 4)[2:]
     sizes, variance = _box_sizes(layer), _variance(layer)
-    image_size = _positive_pair(layer, "img_size") or image_size
+    image_size = _positive_pair(layer, "img_size") or seen_size
     steps = _positive_pair(layer, "step")
     dims = (*map_size, *image_size)
     if all(isinstance(dim, (int, float)) for dim in dims):
@@ -102,7 +103,7 @@ def _stored(
     layer: Layer, dims: Sequence[float], steps: Sequence[float] | None, sizes: np.ndarray, variance: np.ndarray
 ) -> np.ndarray:
     """The boxes of a map and an image whose sizes are known, rounded to float32 where Caffe rounds."""
-    rows, columns, *image = dims
+    (rows, columns), image = map(int, dims[:2]), dims[2:]
     ends = []
     for axis, count in enumerate((rows, columns)):
         step = np.float32(steps[axis] if steps else image[axis] / count)

@@ -108,8 +108,8 @@ def _split_bottoms(
     layer.expect_shape(1, cont, shape[:2], "it tells for each step and stream whether the stream goes on")
     static = others[0] if len(others) > exposed else None
     if static is not None:
-        wanted = (shape[1], *op.shape(static)[1:])
-        layer.expect_shape(2, static, wanted, "it holds one item for each stream")
+        shape_of_items = (shape[1], *op.shape(static)[1:])
+        layer.expect_shape(2, static, shape_of_items, "it holds one item for each stream")
     state_shape = (1, shape[1], p.num_output)
     if not exposed:
         kept = [layer.state(index, (shape[1], p.num_output)) for index in range(len(names))]
