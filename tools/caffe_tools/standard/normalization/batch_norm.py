@@ -68,12 +68,7 @@ def _by_batch(op: Builder, layer: Layer, x: ir.Value, sums: list[ir.Value]) -> i
     deviation = op.Sqrt(op.Add(variance, p.eps))
     y = op.Div(centered, deviation)
 
-    def gradient(dy: ir.Value) -> list[ir.Value]:
-        # (dy − mean(dy) − y · mean(dy · y)) / deviation
-        along = op.Mul(y, op.ReduceMean(op.Mul(dy, y), axes, keepdims=1))
-        return [op.Div(op.Sub(op.Sub(dy, op.ReduceMean(dy, axes, keepdims=1)), along), deviation)]
-
-    op.define_gradient([y], [x], gradient)
+    define_normalized_gradient(op, y, x, axes, deviation)
     fraction, count = p.moving_average_fraction, op.count(x, axes)
     # the running variance is the unbiased one, the output uses the biased one
     unbiased = op.Mul(variance, op.Div(count, op.Max(op.Sub(count, 1), 1)))
@@ -82,3 +77,16 @@ def _by_batch(op: Builder, layer: Layer, x: ir.Value, sums: list[ir.Value]) -> i
     layer.update(1, op.Add(op.Mul(sums[1], fraction), op.reshape(unbiased, channels)))
     layer.update(2, op.Add(op.Mul(sums[2], fraction), 1))
     return y
+
+
+def define_normalized_gradient(op: Builder, y: ir.Value, x: ir.Value, axes: Sequence[int], divisor: ir.Value) -> None:
+    """The gradient of y = (x − mean(x)) / divisor: (dy − mean(dy) − y · mean(dy · y)) / divisor, means over ``axes``.
+
+    It is exact where the divisor is the deviation; an eps added to that Caffe takes for 0 in y's derivative.
+    """
+
+    def gradient(dy: ir.Value) -> list[ir.Value]:
+        along = op.Mul(y, op.ReduceMean(op.Mul(dy, y), axes, keepdims=1))
+        return [op.Div(op.Sub(op.Sub(dy, op.ReduceMean(dy, axes, keepdims=1)), along), divisor)]
+
+    op.define_gradient([y], [x], gradient)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Float
 from caffe_tools.standard.layer import Layer
+from caffe_tools.standard.normalization.batch_norm import define_normalized_gradient
 from caffe_tools.standard.registry import layer_type
 
 
@@ -26,11 +27,5 @@ def mvn(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     deviation = op.Sqrt(op.ReduceMean(op.Mul(centered, centered), axes, keepdims=1))
     divisor = op.Add(deviation, p.eps)
     y = op.Div(centered, divisor)
-
-    def gradient(dy: ir.Value) -> list[ir.Value]:
-        # (dy − mean(dy) − y · mean(dy · y)) / (deviation + eps): Caffe's, which takes eps for 0 in y's derivative
-        along = op.Mul(y, op.ReduceMean(op.Mul(dy, y), axes, keepdims=1))
-        return [op.Div(op.Sub(op.Sub(dy, op.ReduceMean(dy, axes, keepdims=1)), along), divisor)]
-
-    op.define_gradient([y], [x], gradient)
+    define_normalized_gradient(op, y, x, axes, divisor)
     return y
