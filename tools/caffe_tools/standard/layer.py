@@ -39,11 +39,6 @@ class Host(Protocol):
 DEFAULT_FILLER = fields.read(None, FILLER, "filler")
 
 
-def filled_with(value: float) -> Values:
-    """A constant filler."""
-    return Values({**vars(DEFAULT_FILLER), "value": value}, frozenset())
-
-
 @dataclass
 class Layer:
     """What a layer type's function knows of the layer that it builds."""
@@ -169,7 +164,10 @@ class Layer:
 
     def axis(self, axis: int, value: ir.Value, what: str = "axis") -> int:
         """``axis`` counted from the front; NetError where the blob has no such axis."""
-        return canonical_axis(self.spec, axis, len(value.shape), what)
+        rank = len(value.shape)
+        if not -rank <= axis < rank:
+            raise self.error(f"{what} {axis} is out of range for a blob of {rank} axes: give {-rank} to {rank - 1}")
+        return axis % rank
 
     def path(self, name: str) -> str:
         """A file that the prototxt names: relative to the working directory as in Caffe, else to the prototxt."""
@@ -178,12 +176,6 @@ class Layer:
 
     def error(self, text: str, field_name: str | None = None) -> NetError:
         return self.spec.error(text, field_name)
-
-
-def canonical_axis(spec: LayerSpec, axis: int, rank: int, what: str = "axis") -> int:
-    if not -rank <= axis < rank:
-        raise spec.error(f"{what} {axis} is out of range for a blob of {rank} axes: give {-rank} to {rank - 1}")
-    return axis % rank
 
 
 def check_form(spec: LayerSpec, kind: LayerType) -> None:
@@ -215,8 +207,8 @@ def build(op: Builder, layer: Layer, bottoms: Sequence[ir.Value]) -> tuple[ir.Va
 
 
 def filler_of(p: Values, name: str, value: float) -> Values:
-    """The filler ``name`` of a message; where it is not given, one of that value."""
-    return getattr(p, name) if name in p.given else filled_with(value)
+    """The filler ``name`` of a message; where it is not given, a constant one of that value."""
+    return getattr(p, name) if name in p.given else Values({**vars(DEFAULT_FILLER), "value": value}, frozenset())
 
 
 def _of_each_axis(name: str) -> tuple[str, str]:
