@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from caffe_tools import prototxt
-from caffe_tools.net.inputs import draw_inputs
+from caffe_tools.net.draw import draw_inputs
 from caffe_tools.net.net import Net
 
 FORCE = "force_backward: true\n"

@@ -15,7 +15,8 @@ from caffe_tools.check.check import check, model_feeds, run_exported, run_layers
 from caffe_tools.check.compare import compare
 from caffe_tools.export.export import ExportOptions, export
 from caffe_tools.graph.session import make_session
-from caffe_tools.net.inputs import draw_inputs, feed
+from caffe_tools.net.draw import draw_inputs
+from caffe_tools.net.inputs import feed
 from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
 from caffe_tools.net.source_layer import SourceLayer

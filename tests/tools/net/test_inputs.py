@@ -9,7 +9,8 @@ import pytest
 
 from caffe_tools.errors import CaffeToolsError, NetError
 from caffe_tools.files import load_arrays, save_arrays
-from caffe_tools.net.inputs import draw_inputs, feed
+from caffe_tools.net.draw import draw_inputs
+from caffe_tools.net.inputs import feed
 from nets import FORCE, drawn_net, inner_product, inputs, layer, python
 
 # Drawn ---------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Labels that ``check`` draws are valid for every layer that reads them: its type says which are (``expect_labels``)."""
+"""Labels that ``check`` draws are valid for every layer that reads them: its type says which are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from caffe_tools import standard
 from caffe_tools.check.check import check
-from caffe_tools.net.inputs import draw_inputs
+from caffe_tools.net.draw import draw_inputs
 from caffe_tools.standard.registry import CLASS_INDEX
 from nets import inputs, layer, net_of
 
@@ -21,7 +21,7 @@ SAMPLES = {
     "MultinomialLogisticLoss": (SCORES, ""),
     "SoftmaxWithLoss": (SCORES, ""),
 }
-"""For every type that takes class indices: the shapes of its bottoms, of which ``label`` holds them, and its parameters.
+"""For every type that takes class indices: its bottoms' shapes, of which ``label`` holds them, and its parameters.
 Valid are 0, 1 and 2."""
 TYPES = sorted(name for name, kind in standard.TYPES.items() if CLASS_INDEX in kind.labels.values())
 
@@ -45,9 +45,9 @@ def test_check_draws_all_labels_of_the_type_and_no_other(type_):
 def test_labels_of_one_blob_are_valid_for_all_layers_that_read_it(order):
     shapes = {"few": (40, 2), "many": (40, 9), "label": (40,)}
     readers = [
-        layer("SoftmaxWithLoss", "many_classes", "many label", "loss"),
-        layer("Accuracy", "few_classes", "few label", "accuracy"),
-        layer("Embed", "embed", "label", "vector", "embed_param { input_dim: 4 num_output: 2 }"),
+        layer("many_classes", "SoftmaxWithLoss", "many label", "loss"),
+        layer("few_classes", "Accuracy", "few label", "accuracy"),
+        layer("embed", "Embed", "label", "vector", "embed_param { input_dim: 4 num_output: 2 }"),
     ][::order]
     net = drawn(shapes, "".join(readers))
     net.forward()
@@ -58,7 +58,7 @@ def test_an_index_that_is_also_read_as_0_or_1_is_0_or_1():
     shapes = {"x": (40, 5), "one": (40, 2), "other": (40, 2), "label": (40,)}
     net = drawn(
         shapes,
-        layer("SoftmaxWithLoss", "classes", "x label", "loss")
-        + layer("ContrastiveLoss", "pairs", "one other label", "pair_loss"),
+        layer("classes", "SoftmaxWithLoss", "x label", "loss")
+        + layer("pairs", "ContrastiveLoss", "one other label", "pair_loss"),
     )
     assert set(np.unique(net.blobs["label"].data)) == {0, 1}

@@ -126,7 +126,7 @@ CONVOLUTION = [
     ("InnerProduct: bias_term: false", [X], "num_output is missing or 0"),
 ]
 POOLING = [
-    ("Pooling: kernel_size: 2", [(2, 3, 4)], "bottom 'b0' has the shape (2, 3, 4): Pooling takes 4 axes"),
+    ("Pooling: kernel_size: 2", [(2, 3, 4)], "bottom 'b0' has the shape 2×3×4: it takes 4 axes"),
     ("Pooling: pool: MAX", [X], "kernel_size is missing: give kernel_size, or kernel_h and kernel_w"),
     ("Pooling: kernel_h: 2", [X], "kernel_size is missing: give kernel_size, or kernel_h and kernel_w"),
     ("Pooling: kernel_size: 2 kernel_h: 2 kernel_w: 2", [X], "give kernel_size, or kernel_h and kernel_w, not both"),
@@ -143,7 +143,7 @@ POOLING = [
     ("Pooling: global_pooling: true stride: 2", [X], "global_pooling takes no pad and no stride"),
 ]
 SEVERAL = [
-    ("PReLU", [(3,)], "bottom 'b0' has the shape (3,): PReLU takes 2 axes or more"),
+    ("PReLU", [(3,)], "bottom 'b0' has the shape 3: it takes 2 axes or more"),
     ("Dropout: dropout_ratio: 1", [X], "dropout_ratio 1.0 must be at least 0 and less than 1"),
     ("Dropout: dropout_ratio: -0.1", [X], "dropout_ratio -0.1 must be at least 0 and less than 1"),
     ("BatchNorm", [(3,)], "bottom 'b0' has the shape 3: it takes 2 axes or more"),

@@ -9,7 +9,7 @@ import numpy as np
 
 from caffe_tools.errors import NetError
 from caffe_tools.net.blob import Blob, Blobs
-from caffe_tools.net.inputs import draw_for_reader
+from caffe_tools.net.draw import Reader
 from caffe_tools.net.python_layer import PythonLayer
 from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.prototxt.message import Message
@@ -69,7 +69,7 @@ def gradcheck(
     _check_number_of_bottoms(layer, len(bottoms))
     layer.reshape(bottoms, tops)
     for index, bottom in enumerate(bottoms):
-        drawn = draw_for_reader(layer, index, bottom.shape, bottoms[0].shape, random)
+        drawn = Reader(layer, index, bottoms[0].shape).draw(bottom.shape, random)
         bottom.data[...] = given.get(index, drawn)
     wanted = [layer.allow_force_backward(i) and not _is_integral(given.get(i)) for i in range(len(bottoms))]
     before = [bottom.data.copy() for bottom in bottoms]

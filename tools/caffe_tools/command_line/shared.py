@@ -95,7 +95,8 @@ def not_empty(text: str) -> str:
 def load_net(options: argparse.Namespace, default_phase: str | None = None) -> Net:
     """The net with its weights and inputs; without ``--phase`` the phase that the net is made for."""
     from caffe_tools.files import load_arrays
-    from caffe_tools.net.inputs import draw_inputs, feed
+    from caffe_tools.net.draw import draw_inputs
+    from caffe_tools.net.inputs import feed
     from caffe_tools.net.net import Net
 
     state = {"level": options.level, "stages": options.stage}

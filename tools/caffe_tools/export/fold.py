@@ -6,8 +6,8 @@ f = s / √(variance + eps).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from caffe_tools.net.net import Net
 from caffe_tools.net.standard_layer import StandardLayer
 from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.prototxt.message import Message
+
+Step = tuple[np.ndarray, np.ndarray | float]
+"""What each channel is multiplied by, and what is added then."""
 
 
 @dataclass
@@ -33,25 +36,27 @@ def fold(net: Net) -> tuple[dict[str, Folded], set[str]]:
         if isinstance(layer, StandardLayer) and layer.kind.output_axis and len(layer.spec.tops) == 1:
             chain = _chain_behind(net, index)
             if chain and _is_unshared(net, index):
-                folded[layer.spec.name] = _fold_chain(layer, chain)
-                vanished |= {follower.spec.name for follower in chain}
+                axis = layer.kind.output_axis(layer.layer)
+                folded[layer.spec.name] = _fold_steps(layer, axis, [step for _, step in chain])
+                vanished |= {follower.spec.name for follower, _ in chain}
     return folded, vanished
 
 
-def _chain_behind(net: Net, index: int) -> list[StandardLayer]:
-    """The layers that alone read the layer's top, one after the other: one that brings channels to stored statistics
-    (BatchNorm), then those that scale and shift them (Scale)."""
-    chain: list[StandardLayer] = []
+def _chain_behind(net: Net, index: int) -> list[tuple[StandardLayer, Step]]:
+    """The layers that alone read the layer's top, one after the other, and what each does: one that brings channels to
+    stored statistics (BatchNorm), then those that scale and shift them (Scale)."""
+    chain: list[tuple[StandardLayer, Step]] = []
     blob = net.spec.layers[index].tops[0]
     for position in range(index + 1, len(net.layers)):
         spec, layer = net.spec.layers[position], net.layers[position]
         if blob not in spec.bottoms:
             continue
-        if not isinstance(layer, StandardLayer) or _per_channel(layer) is None:
+        if not isinstance(layer, StandardLayer) or bool(layer.layer.statistics) != (not chain):
             break
-        if bool(layer.layer.statistics) != (not chain):
+        step = _per_channel(layer)
+        if step is None:
             break
-        chain.append(layer)
+        chain.append((layer, step))
         if spec.tops[0] != blob and _is_read_later(net, position, blob):
             return chain[:-1]
         blob = spec.tops[0]
@@ -62,7 +67,7 @@ def _is_read_later(net: Net, position: int, blob: str) -> bool:
     return blob in net.outputs or any(blob in spec.bottoms for spec in net.spec.layers[position + 1 :])
 
 
-def _per_channel(layer: StandardLayer) -> tuple[Any, Any] | None:
+def _per_channel(layer: StandardLayer) -> Step | None:
     """What the layer multiplies and shifts each channel by; None where it does more."""
     stored = [blob.data.astype(np.float64) for blob in layer.blobs]
     return layer.kind.per_channel(layer.layer, stored) if layer.kind.per_channel else None
@@ -76,13 +81,12 @@ def _is_unshared(net: Net, index: int) -> bool:
     )
 
 
-def _fold_chain(layer: StandardLayer, chain: list[StandardLayer]) -> Folded:
-    weight, output_axis = layer.blobs[0].data, layer.kind.output_axis(layer.layer)
+def _fold_steps(layer: StandardLayer, output_axis: int, steps: Sequence[Step]) -> Folded:
+    weight = layer.blobs[0].data
     outputs = weight.shape[output_axis]
     factor = np.ones(outputs)
     bias = layer.blobs[1].data.astype(np.float64) if len(layer.blobs) > 1 else np.zeros(outputs)
-    for follower in chain:
-        step, summand = _per_channel(follower)
+    for step, summand in steps:
         factor, bias = factor * step, bias * step + summand
     along = [1] * weight.ndim
     along[output_axis] = outputs
@@ -93,5 +97,5 @@ def _fold_chain(layer: StandardLayer, chain: list[StandardLayer]) -> Folded:
 
 def _with_bias(message: Message, name: str) -> Message:
     result = message.copy()
-    result.first(name).set("bias_term", [True])
+    result.messages(name)[0].set("bias_term", [True])
     return result

@@ -212,7 +212,8 @@ class Builder:
         """Whether the builder itself stored this tensor (it is none of the net's parameters)."""
         return value in self._constant_values
 
-    def shape(self, value: ir.Value) -> tuple[Dim, ...]:
+    @staticmethod
+    def shape(value: ir.Value) -> tuple[Dim, ...]:
         """The dims of ``value``: an int, or a str where the dim is symbolic."""
         return shape_of(value)
 
@@ -299,6 +300,19 @@ class Builder:
         self._reserved.remove(name)
         self._names.add(name)
         return name
+
+    def size(self, value: ir.Value, axis: int) -> ir.Value:
+        """The dim of ``value`` on ``axis``, as an int64 scalar."""
+        return self.Squeeze(self.dims(value, [axis]), [0])
+
+    def places(self, value: ir.Value, axis: int) -> ir.Value:
+        """The places on ``axis`` of ``value``: 0, 1, 2, … as int64."""
+        return self.Range(self.constant(0), self.size(value, axis), self.constant(1))
+
+    def without_gradient(self, y: ir.Value, *bottoms: ir.Value) -> ir.Value:
+        """``y``, made of ``bottoms``, to which no gradient passes."""
+        self.define_gradient([y], bottoms, lambda diff: [None] * len(bottoms))
+        return y
 
 
 def _ir_type(dtype: Any) -> ir.DataType:

@@ -17,7 +17,7 @@ from caffe_tools.prototxt.fields import Values
 def fill(shape: Sequence[int], filler: Values, random: np.random.Generator, where: str) -> np.ndarray:
     """A float32 array of ``shape`` as ``filler`` says.
 
-    Raises NetError for a filler that Caffe has not, for values it does not take, and for a shape that does not suit it.
+    Raises NetError for a filler that Caffe does not have, and for values or a shape that it does not take.
     """
     check(filler, where)
     return np.asarray(FILLERS[filler.type](tuple(shape), filler, random, where), np.float32).reshape(shape)

@@ -4,7 +4,7 @@ Source: Caffe src/caffe/proto/caffe.proto (``FillerParameter``, ``BlobShape``, `
 ``TransformationParameter``, ``PythonParameter``, the ``Engine`` enums).
 """
 
-from caffe_tools.prototxt.fields import Bool, Enum, Field, Float, Int, OptionalEnum, Repeated, String, UInt
+from caffe_tools.prototxt.fields import Bool, Enum, Field, Float, Int, OptionalEnum, Repeated, String, Submessage, UInt
 
 ENGINE = Enum("DEFAULT", "CAFFE", "CUDNN")
 
@@ -18,6 +18,8 @@ FILLER: dict[str, Field] = {
     "sparse": Int(-1),
     "variance_norm": Enum("FAN_IN", "FAN_OUT", "AVERAGE"),
 }
+
+WEIGHT_AND_BIAS = {"bias_term": Bool(True), "weight_filler": Submessage(FILLER), "bias_filler": Submessage(FILLER)}
 
 SHAPE = {"dim": Repeated(Field("int64"))}
 

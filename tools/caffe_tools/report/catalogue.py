@@ -1,7 +1,6 @@
 """``caffe-layers layers``: the layers that there are, with every parameter and its default.
 
-``python -m caffe_tools.report.catalogue PAGE.md`` writes the table of the standard layers between its two marks in the
-page.
+``python -m caffe_tools.report.catalogue docs/layer_types.md`` writes the page of the Caffe types.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -19,14 +18,17 @@ from rich.text import Text
 import caffe_layers
 from caffe_tools import standard
 from caffe_tools.errors import CaffeToolsError, nearest
+from caffe_tools.files import write_text
 from caffe_tools.prototxt.fields import Field
 
 PLUGINS = 'plug-in layers (type: "Python", module: "caffe_layers")'
-TABLE_MARKS = (
-    "<!-- the table of layers: python -m caffe_tools.report.catalogue PAGE.md writes it -->",
-    "<!-- its end -->",
-)
-"""What stands around the table in a page."""
+PAGE_START = """# The layer types
+
+Every Caffe type that runs, exports and trains here, with the messages and fields that it takes; another field there is
+an error, so that no option is ignored in silence. `engine` is taken and changes nothing. `caffe-layers layers TYPE`
+shows types and defaults. A type that is missing here is refused by name; [architecture.md](architecture.md) shows how
+to teach it. This page is written by `python -m caffe_tools.report.catalogue docs/layer_types.md`.
+"""
 
 
 def print_all(console: Console) -> None:
@@ -55,7 +57,7 @@ def print_one(console: Console, name: str) -> None:
         raise CaffeToolsError(f"there is no layer {name!r}: {hint}")
 
 
-def _print_plugin(console: Console, cls: type) -> None:
+def _print_plugin(console: Console, cls: Any) -> None:
     console.print(Text(f'{cls.__name__}   (type: "Python", module: "caffe_layers")', style="bold"))
     console.print(Text(inspect.getdoc(cls) or ""))
     table = Table(box=box.SIMPLE_HEAD)
@@ -87,15 +89,19 @@ def _first_line(thing: object) -> str:
     return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
 
 
-def markdown_table() -> str:
-    """The standard layer types as a table in Markdown: what each computes, the fields it takes, and notes."""
-    lines = ["| type | computes | fields | notes |", "|---|---|---|---|"]
-    known = {f"Python: {kind.name}": kind for kind in standard.PYTHON_TYPES.values()}
-    for name, kind in [*sorted(standard.TYPES.items()), *sorted(known.items())]:
+def page() -> str:
+    """The page of the Caffe types in Markdown: by chapter, what each computes, the fields it takes, and notes."""
+    python = {f"Python: {kind.name}": kind for kind in standard.PYTHON_TYPES.values()}
+    chapters: dict[str, list[str]] = {}
+    for name, kind in [*sorted(standard.TYPES.items()), *sorted(python.items())]:
         first, _, rest = (inspect.getdoc(kind.function) or "").partition("\n\n")
-        cells = [name, first, _markdown_fields(kind), rest]
-        lines.append("| " + " | ".join(_markdown_cell(cell) for cell in cells) + " |")
-    return "\n".join(lines)
+        row = " | ".join(_markdown_cell(cell) for cell in (name, first, _markdown_fields(kind), rest))
+        chapters.setdefault(kind.function.__module__.rpartition(".")[0], []).append(f"| {row} |")
+    text = PAGE_START
+    for package, rows in sorted(chapters.items()):
+        title = f"## {package.rpartition('.')[2].capitalize()}\n\n{inspect.getdoc(sys.modules[package])}"
+        text += "\n".join(["", title, "", "| type | computes | fields | notes |", "|---|---|---|---|", *rows, ""])
+    return text
 
 
 def _markdown_fields(kind: standard.LayerType) -> str:
@@ -107,15 +113,5 @@ def _markdown_cell(text: str) -> str:
     return " ".join(text.replace("``", "`").replace("|", "\\|").split())
 
 
-def write_table(page: Path) -> None:
-    """Put the table as it is now between its marks in ``page``; CaffeToolsError where the page has none."""
-    start, end = TABLE_MARKS
-    before, found_start, rest = page.read_text(encoding="utf-8").partition(start)
-    _, found_end, after = rest.partition(end)
-    if not found_start or not found_end:
-        raise CaffeToolsError(f"{page} has no place for the table: no line {start} with {end} after it")
-    page.write_text(f"{before}{start}\n\n{markdown_table()}\n\n{end}{after}", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    write_table(Path(sys.argv[1]))
+    write_text(sys.argv[1], page())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,9 @@ from caffe_layers import params
 from caffe_tools.errors import GraphError, NetError, nearest
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
+from caffe_tools.graph.dims import Dim
 from caffe_tools.prototxt import fields
-from caffe_tools.prototxt.fields import Values
+from caffe_tools.prototxt.fields import Field, Values
 from caffe_tools.prototxt.layer_spec import LAYER, LayerSpec
 from caffe_tools.prototxt.messages import FILLER
 from caffe_tools.standard.registry import TAUGHT, TYPES, LayerType
@@ -35,11 +37,6 @@ class Host(Protocol):
 
 
 DEFAULT_FILLER = fields.read(None, FILLER, "filler")
-
-
-def filled_with(value: float) -> Values:
-    """A constant filler."""
-    return Values({**vars(DEFAULT_FILLER), "value": value}, frozenset())
 
 
 @dataclass
@@ -104,6 +101,62 @@ class Layer:
         """The forward pass leaves ``value`` to the next one, as its state ``index``."""
         self.host.keep(index, value)
 
+    def weight_and_bias(self, p: Values, shape: Sequence[Dim], outputs: int) -> tuple[ir.Value, ir.Value | None]:
+        """The next learnable blobs of a layer with WEIGHT_AND_BIAS in its message ``p``; the bias has ``outputs``
+        elements, and is None without ``bias_term``."""
+        weight = self.parameter(shape, p.weight_filler)
+        return weight, self.parameter((outputs,), p.bias_filler) if p.bias_term else None
+
+    def expect_axes(self, index: int, value: ir.Value, least: int, most: float | None = None) -> tuple[Dim, ...]:
+        """The shape of ``value``, bottom ``index``; NetError where it has not ``least`` axes (or up to ``most``)."""
+        shape, most = Builder.shape(value), least if most is None else most
+        if not least <= len(shape) <= most:
+            wanted = f"{least} axes" if least == most else f"{least} to {most} axes"
+            raise self.misfit(index, shape, f": it takes {wanted if most < math.inf else f'{least} axes or more'}")
+        return shape
+
+    def expect_shape(self, index: int, value: ir.Value, want: Sequence[Dim], why: str) -> None:
+        """NetError where ``value``, bottom ``index``, has another shape than ``why`` demands; symbolic dims fit all."""
+        have = Builder.shape(value)
+        if len(have) != len(want) or any(
+            h != w and not isinstance(h, str) and not isinstance(w, str) for h, w in zip(have, want, strict=True)
+        ):
+            raise self.misfit(index, have, f", but must have {dims_text(want)}: {why}")
+
+    def misfit(self, index: int, shape: ir.Value | Sequence[Dim], text: str) -> NetError:
+        """The error that bottom ``index`` has that shape, which ``text`` goes on about."""
+        dims = dims_text(Builder.shape(shape) if isinstance(shape, ir.Value) else shape)
+        return self.error(f"bottom {self.spec.bottoms[index]!r} has the shape {dims}{text}")
+
+    def fixed(self, dims: Sequence[Dim], what: str) -> tuple[int, ...]:
+        """``dims``; NetError where one is symbolic, with the reason why ``what`` must not be."""
+        numbers = tuple(dim for dim in dims if isinstance(dim, int))
+        if len(numbers) != len(dims):
+            raise self.error(f"{what} must be fixed, not {dims_text(dims)}")
+        return numbers
+
+    def pair(self, message: str, name: str, least: float | None = None) -> list:
+        """What a parameter of both axes is down and across: ``name`` gives it for both, or ``name_h`` and ``name_w``
+        (``kernel_h`` for ``kernel_size``) for each.
+
+        Raises NetError where they are mixed or missing, and where a value is below ``least``.
+        """
+        p, (down, across) = getattr(self, message), _of_each_axis(name)
+        choice, has_one, has_two = f"give {name}, or {down} and {across}", name in p.given, {down, across} & p.given
+        if has_one and has_two:
+            raise self.error(f"{choice}, not both", message)
+        values = [getattr(p, part) for part in ((down, across) if has_two else (name, name))]
+        if len(has_two) == 1 or None in values:
+            raise self.error(choice if getattr(p, name) is not None else f"{name} is missing: {choice}", message)
+        if least is not None and min(values) < least:
+            raise self.error(f"{name} must be {least} or more", message)
+        return values
+
+    def optional_pair(self, message: str, name: str, least: float | None = None) -> list | None:
+        """As ``pair``, but None where nothing is given."""
+        given = {name, *_of_each_axis(name)} & getattr(self, message).given
+        return self.pair(message, name, least) if given else None
+
     def expect_labels(self, index: int, classes: int | str, ignored: int | None = None) -> None:
         """Bottom ``index`` holds labels from 0 to ``classes`` - 1, or ``ignored``; who runs the layer checks that."""
         if isinstance(classes, int):
@@ -111,7 +164,10 @@ class Layer:
 
     def axis(self, axis: int, value: ir.Value, what: str = "axis") -> int:
         """``axis`` counted from the front; NetError where the blob has no such axis."""
-        return canonical_axis(self.spec, axis, len(value.shape), what)
+        rank = len(value.shape)
+        if not -rank <= axis < rank:
+            raise self.error(f"{what} {axis} is out of range for a blob of {rank} axes: give {-rank} to {rank - 1}")
+        return axis % rank
 
     def path(self, name: str) -> str:
         """A file that the prototxt names: relative to the working directory as in Caffe, else to the prototxt."""
@@ -120,12 +176,6 @@ class Layer:
 
     def error(self, text: str, field_name: str | None = None) -> NetError:
         return self.spec.error(text, field_name)
-
-
-def canonical_axis(spec: LayerSpec, axis: int, rank: int, what: str = "axis") -> int:
-    if not -rank <= axis < rank:
-        raise spec.error(f"{what} {axis} is out of range for a blob of {rank} axes: give {-rank} to {rank - 1}")
-    return axis % rank
 
 
 def check_form(spec: LayerSpec, kind: LayerType) -> None:
@@ -156,19 +206,22 @@ def build(op: Builder, layer: Layer, bottoms: Sequence[ir.Value]) -> tuple[ir.Va
     return tops if isinstance(tops, tuple) else (tops,)
 
 
-def expect_shape(layer: Layer, index: int, have: Sequence, want: Sequence, why: str) -> None:
-    """NetError where bottom ``index`` has another shape than ``why`` demands; symbolic dims fit anything."""
-    fits = len(have) == len(want) and all(
-        h == w or isinstance(h, str) or isinstance(w, str) for h, w in zip(have, want, strict=True)
-    )
-    if not fits:
-        raise layer.error(
-            f"bottom {layer.spec.bottoms[index]!r} has the shape {dims_text(have)}, but must have"
-            f" {dims_text(want)}: {why}"
-        )
+def filler_of(p: Values, name: str, value: float) -> Values:
+    """The filler ``name`` of a message; where it is not given, a constant one of that value."""
+    return getattr(p, name) if name in p.given else Values({**vars(DEFAULT_FILLER), "value": value}, frozenset())
 
 
-def dims_text(dims: Sequence) -> str:
+def _of_each_axis(name: str) -> tuple[str, str]:
+    stem = name.removesuffix("_size")
+    return f"{stem}_h", f"{stem}_w"
+
+
+def both_axes(name: str, declared: Field) -> dict[str, Field]:
+    """The fields of a parameter that is given once, or for each axis (``Layer.pair`` reads it)."""
+    return dict.fromkeys((name, *_of_each_axis(name)), declared)
+
+
+def dims_text(dims: Sequence[Dim]) -> str:
     return "×".join(map(str, dims)) if len(dims) else "() (a scalar)"
 
 

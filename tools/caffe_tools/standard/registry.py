@@ -35,7 +35,7 @@ DISTRIBUTION, PROBABILITIES = "distribution", "probabilities"
 
 Number = int | tuple[int, int | None]
 """How many blobs: exactly so many, or the least and the greatest number (None: any)."""
-PerChannel = Callable[["Layer", Sequence["np.ndarray"]], tuple[Any, Any] | None]
+PerChannel = Callable[["Layer", Sequence["np.ndarray"]], "tuple[np.ndarray, np.ndarray | float] | None"]
 
 
 @dataclass(frozen=True)

@@ -104,8 +104,8 @@ def test_boxes_of_known_sizes_are_stored_and_need_no_bottom():
         ("min_size: 10 max_size: 10", "must be greater than its min_size"),
         ("min_size: 10 aspect_ratio: -2", "aspect_ratio"),
         ("min_size: 10 variance: 0.1 variance: 0.2", "one positive number, or four"),
-        ("min_size: 10 step: 8 step_h: 8", "give step, or both step_h and step_w"),
-        ("min_size: 10 img_w: 8", "give img_size, or both img_h and img_w"),
+        ("min_size: 10 step: 8 step_h: 8", "give step, or step_h and step_w, not both"),
+        ("min_size: 10 img_w: 8", "give img_size, or img_h and img_w"),
         ("min_size: 10 img_size: 0", "must be positive"),
     ],
 )

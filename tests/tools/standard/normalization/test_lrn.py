@@ -78,5 +78,5 @@ def test_a_negative_exponent_is_refused():
 
 
 def test_other_than_four_axes_are_refused():
-    with pytest.raises(NetError, match="bottom 'x' has the shape 2×5: LRN takes 4 axes"):
+    with pytest.raises(NetError, match="bottom 'x' has the shape 2×5: it takes 4 axes"):
         lrn_net(np.zeros((2, 5)), "")

@@ -60,5 +60,5 @@ def test_batch_and_image_size_may_be_open():
 
 
 def test_more_than_four_axes_are_refused():
-    with pytest.raises(NetError, match="has the shape 1×1×1×1×1: MVN takes 1 to 4 axes"):
+    with pytest.raises(NetError, match="has the shape 1×1×1×1×1: it takes 1 to 4 axes"):
         mvn_net(np.zeros((1, 1, 1, 1, 1)))

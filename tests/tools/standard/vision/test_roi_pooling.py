@@ -94,7 +94,7 @@ def test_regions_may_have_four_axes_and_be_any_number_in_an_exported_model():
     [
         (drawn(0), "", "pooled_h and pooled_w must be given"),
         (drawn(0) | {"rois": np.zeros((3, 4))}, parameters(1), "'rois' has the shape 3×4, but must be R×5"),
-        (drawn(0) | {"map": np.zeros((3, 4))}, parameters(1), "'map' has the shape 3×4: ROIPooling takes 4 axes"),
+        (drawn(0) | {"map": np.zeros((3, 4))}, parameters(1), "'map' has the shape 3×4: it takes 4 axes"),
     ],
 )
 def test_what_does_not_fit_is_said(bottoms, text, message):

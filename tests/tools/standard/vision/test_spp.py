@@ -63,7 +63,7 @@ def test_a_single_grid_keeps_four_axes_and_takes_images_of_any_size(pool):
 @pytest.mark.parametrize(
     ("shape", "height", "pool", "message"),
     [
-        ((1, 2, 4), 1, "MAX", "has the shape 1×2×4: SPP takes 4 axes"),
+        ((1, 2, 4), 1, "MAX", "has the shape 1×2×4: it takes 4 axes"),
         ((1, 2, 4, 4), 0, "MAX", "pyramid_height is missing or 0"),
         ((1, 2, 4, 4), 1, "STOCHASTIC", "pool STOCHASTIC is not covered"),
     ],

@@ -5,12 +5,14 @@ Source: Caffe src/caffe/layers/argmax_layer.cpp, batch_reindex_layer.cpp, filter
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Int, UInt
-from caffe_tools.standard.layer import Layer, dims_text, expect_shape
+from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import CLASS_INDEX, layer_type
 
 
@@ -22,10 +24,9 @@ def argmax(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     further axis of the bottom), or with ``out_max_val`` N × 2 × top_k, the places and then the elements. With ``axis``
     they are sought along it, and ``out_max_val`` gives the elements in place of the places.
     """
-    p, shape = layer.argmax_param, op.shape(x)
+    p = layer.argmax_param
     if p.axis is None:
-        if not shape:
-            raise layer.error(f"bottom {layer.spec.bottoms[0]!r} is a scalar: ArgMax takes 1 axis or more")
+        shape = layer.expect_axes(0, x, 1, math.inf)
         items = op.reshape(x, [shape[0], -1]) if len(shape) > 1 else op.Unsqueeze(x, [1])
         places, elements = _largest(op, layer, items, 1)
         tail = [p.top_k] + [1] * (len(shape) - 3)
@@ -49,21 +50,15 @@ def _largest(op: Builder, layer: Layer, x: ir.Value, axis: int) -> tuple[ir.Valu
         backwards = op.Slice(x, [-1], [np.iinfo(np.int64).min], [axis], [-1])
         element, from_behind = op.TopK(backwards, [p.top_k], axis=axis, largest=1, sorted=1, outputs=2)
         place = op.Sub(op.Sub(op.dims(x, [axis]), 1), from_behind)
-    place = op.cast(place, x)
-    op.define_gradient([element], [x], lambda diff: [None])
-    return place, element
+    return op.cast(place, x), op.without_gradient(element, x)
 
 
 @layer_type("BatchReindex", bottoms=2, labels={1: CLASS_INDEX})
 def batch_reindex(op: Builder, layer: Layer, x: ir.Value, index: ir.Value) -> ir.Value:
     """The items of the first bottom in the order that the second one, a list of their indices, gives."""
     if len(op.shape(index)) != 1:
-        raise layer.error(
-            f"bottom {layer.spec.bottoms[1]!r} has the shape {dims_text(op.shape(index))}: it must be a list of indices"
-        )
-    if not op.shape(x):
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} is a scalar: it must have 1 axis or more")
-    layer.expect_labels(1, op.shape(x)[0])
+        raise layer.misfit(1, index, ": it must be a list of indices")
+    layer.expect_labels(1, layer.expect_axes(0, x, 1, math.inf)[0])
     return op.Gather(x, op.cast(index, "int64"), axis=0)
 
 
@@ -78,10 +73,10 @@ def filter_(op: Builder, layer: Layer, *bottoms: ir.Value) -> tuple[ir.Value, ..
         raise layer.error(f"it has {layer.top_count} tops and {len(bottoms)} bottoms: give a top for each but the last")
     items = op.shape(selector)[:1]
     ones = [1] * (len(op.shape(selector)) - 1)
-    expect_shape(layer, len(blobs), op.shape(selector), (*items, *ones), "the selector has one element for each item")
+    layer.expect_shape(len(blobs), selector, (*items, *ones), "the selector has one element for each item")
     for index, x in enumerate(blobs):
         wanted = (*items, *op.shape(x)[1:])
-        expect_shape(layer, index, op.shape(x), wanted, "it has one item for each element of the selector")
+        layer.expect_shape(index, x, wanted, "it has one item for each element of the selector")
     flat = op.reshape(selector, [-1]) if len(op.shape(selector)) != 1 else selector
     kept = op.Squeeze(op.NonZero(flat), [0])
     return tuple(op.Gather(x, kept, axis=0) for x in blobs)

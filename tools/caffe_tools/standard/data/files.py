@@ -10,6 +10,8 @@ window_data_layer.cpp, hdf5_output_layer.cpp; SSD fork src/caffe/layers/annotate
 
 from __future__ import annotations
 
+from functools import partial
+
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt import fields
@@ -27,7 +29,11 @@ DATA_PARAM = {
     "force_encoded_color": Bool(False),
     "prefetch": UInt(4),
 }
+LISTED_FILES = {"source": String(), "root_folder": String("")}
 SIZE = {"height": UInt(0), "width": UInt(0)}
+
+reads_images = partial(layer_type, bottoms=0, is_source=True, transform_param=TRANSFORM_PARAM)
+"""The declaration of a type that makes images, and labels for them."""
 
 
 def _read(layer: Layer, name: str) -> Values:
@@ -56,7 +62,7 @@ def _images(layer: Layer, batch: int, channels: int, size: tuple[int, int] | Non
     return [images, Source((batch,))][: layer.top_count]
 
 
-@layer_type("Data", bottoms=0, tops=(1, 2), is_source=True, transform_param=TRANSFORM_PARAM, data_param=DATA_PARAM)
+@reads_images("Data", tops=(1, 2), data_param=DATA_PARAM)
 def data(layer: Layer) -> list[Source]:
     """Images of a database, batch × channels × crop_size × crop_size, and their labels; inputs here.
 
@@ -66,15 +72,7 @@ def data(layer: Layer) -> list[Source]:
     return _images(layer, _batch_size(layer, _read(layer, "data_param")), 3, None)
 
 
-@layer_type(
-    "AnnotatedData",
-    bottoms=0,
-    tops=(1, 2),
-    is_source=True,
-    transform_param=TRANSFORM_PARAM,
-    data_param=DATA_PARAM,
-    annotated_data_param={},
-)
+@reads_images("AnnotatedData", tops=(1, 2), data_param=DATA_PARAM, annotated_data_param={})
 def annotated_data(layer: Layer) -> list[Source]:
     """Images of a database, resized as transform_param's resize_param says, and 1 × 1 × boxes × 8 for the boxes in them
     (image, label, instance, xmin, ymin, xmax, ymax, difficult); inputs here.
@@ -89,21 +87,17 @@ def annotated_data(layer: Layer) -> list[Source]:
     return [images, Source(None)][: layer.top_count]
 
 
-@layer_type(
+@reads_images(
     "ImageData",
-    bottoms=0,
     tops=2,
-    is_source=True,
-    transform_param=TRANSFORM_PARAM,
     image_data_param={
-        "source": String(),
+        **LISTED_FILES,
         "batch_size": UInt(1),
         "rand_skip": UInt(0),
         "shuffle": Bool(False),
         "new_height": UInt(0),
         "new_width": UInt(0),
         "is_color": Bool(True),
-        "root_folder": String(""),
     },
 )
 def image_data(layer: Layer) -> list[Source]:
@@ -115,14 +109,11 @@ def image_data(layer: Layer) -> list[Source]:
     return _images(layer, _batch_size(layer, p), 3 if p.is_color else 1, size)
 
 
-@layer_type(
+@reads_images(
     "WindowData",
-    bottoms=0,
     tops=2,
-    is_source=True,
-    transform_param=TRANSFORM_PARAM,
     window_data_param={
-        "source": String(),
+        **LISTED_FILES,
         "batch_size": UInt(0),
         "fg_threshold": Float(0.5),
         "bg_threshold": Float(0.5),
@@ -130,7 +121,6 @@ def image_data(layer: Layer) -> list[Source]:
         "context_pad": UInt(0),
         "crop_mode": String("warp"),
         "cache_images": Bool(False),
-        "root_folder": String(""),
     },
 )
 def window_data(layer: Layer) -> list[Source]:
@@ -138,12 +128,9 @@ def window_data(layer: Layer) -> list[Source]:
     return _images(layer, _batch_size(layer, _read(layer, "window_data_param")), 3, None)
 
 
-@layer_type(
+@reads_images(
     "MemoryData",
-    bottoms=0,
     tops=2,
-    is_source=True,
-    transform_param=TRANSFORM_PARAM,
     memory_data_param={"batch_size": UInt(0), "channels": UInt(0), "height": UInt(0), "width": UInt(0)},
 )
 def memory_data(layer: Layer) -> list[Source]:

@@ -69,7 +69,7 @@ def match(
     largest = op.ScatterElements(op.Expand(op.constant(0.0), shape), rows, common, axis=0, reduction="max")
     if each:
         is_largest = op.And(takes_part, op.Equal(common, op.Gather(largest, truth.image, axis=0)))
-        number = op.Unsqueeze(op.Range(op.constant(0), op.Squeeze(op.dims(common, [0]), [0]), op.constant(1)), [1])
+        number = op.Unsqueeze(op.places(common, 0), [1])
         first = op.ScatterElements(
             op.Expand(op.constant(_NONE), shape), rows, op.Where(is_largest, number, _NONE), axis=0, reduction="min"
         )
@@ -86,20 +86,20 @@ def _one_box_each(op: Builder, truth: GroundTruth, common: ir.Value, shape: ir.V
     def take_best(op: Builder, step: ir.Value, state: Sequence[ir.Value], constants: Sequence[ir.Value]) -> list:
         (common, index), (image,) = state, constants
         best = op.ArgMax(op.Reshape(common, [-1]), axis=0, keepdims=0)
-        width = op.Squeeze(op.dims(common, [1]), [0])
+        width = op.size(common, 1)
         box, number = op.Div(best, width), op.Mod(best, width)
         is_pair = op.Greater(op.ReduceMax(common, keepdims=0), 0)
         where = op.Gather(image, number)
         place = op.Concat(op.Reshape(where, [1, 1]), op.Reshape(box, [1, 1]), axis=1)
         taken = op.ScatterND(index, place, op.Reshape(number, [1]))
         numbers = op.Range(op.constant(0), width, op.constant(1))
-        boxes = op.Unsqueeze(op.Range(op.constant(0), op.Squeeze(op.dims(common, [0]), [0]), op.constant(1)), [1])
+        boxes = op.Unsqueeze(op.places(common, 0), [1])
         # neither this ground truth, nor this box with another one of the image, can be taken again
         spent = op.Or(op.Equal(numbers, number), op.And(op.Equal(boxes, box), op.Equal(image, where)))
         return [op.Where(op.And(spent, is_pair), 0, common), op.Where(is_pair, taken, index)]
 
     none = op.Expand(op.constant(-1), shape)
-    count = op.Squeeze(op.dims(common, [0]), [0])
+    count = op.size(common, 0)
     _, index = loop(op, count, [op.Transpose(common, perm=[1, 0]), none], [truth.image], take_best)
     return index
 
@@ -108,6 +108,6 @@ def hardest(op: Builder, losses: ir.Value, eligible: ir.Value, count: ir.Value) 
     """N × P: whether a prior is among the ``count`` (N × 1) eligible ones of its image with the largest losses."""
     masked = op.Where(eligible, losses, -np.inf)
     _, order = op.TopK(masked, op.dims(masked, [1]), axis=1, outputs=2)
-    ranks = op.Add(op.Mul(order, 0), op.Range(op.constant(0), op.Squeeze(op.dims(order, [1]), [0]), op.constant(1)))
+    ranks = op.Add(op.Mul(order, 0), op.places(order, 1))
     rank = op.ScatterElements(op.Mul(order, 0), order, ranks, axis=1)
     return op.And(eligible, op.Less(rank, count))

@@ -1,8 +1,6 @@
-"""What the detection layers share: boxes coded relative to others, and the NMS that both forks write.
+"""Boxes coded relative to others, and how much two overlap. A box is corners (xmin, ymin, xmax, ymax) on the last axis.
 
-Boxes are corners (xmin, ymin, xmax, ymax) on the last axis.
-Source: Caffe-SSD src/caffe/util/bbox_util.cpp (``EncodeBBox``, ``DecodeBBox``, ``JaccardOverlap``,
-``ApplyNMSFast``).
+Source: Caffe-SSD src/caffe/util/bbox_util.cpp (``EncodeBBox``, ``DecodeBBox``, ``JaccardOverlap``).
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Enum
-from caffe_tools.standard.layer import FLT_MAX
 
 CODE_TYPE = Enum(numbers={"CORNER": 1, "CENTER_SIZE": 2, "CORNER_SIZE": 3})
 """How a box is written relative to a prior box."""
@@ -60,50 +57,3 @@ def overlaps(op: Builder, one: ir.Value, many: ir.Value) -> ir.Value:
     area, areas = (op.ReduceProd(op.Sub(*ends), [-1], keepdims=0) for ends in ((high, low), (highs, lows)))
     union = op.Sub(op.Add(area, areas), common)
     return op.Where(op.Greater(common, 0), op.Div(common, union), 0)
-
-
-def without_inverted(op: Builder, boxes: ir.Value) -> ir.Value:
-    """``boxes``, but 0 for one that ends before it begins: in Caffe it overlaps nothing, ONNX would turn it round."""
-    low, high = op.Split(boxes, [2, 2], axis=-1, outputs=2)
-    is_box = op.ReduceMin(op.cast(op.GreaterOrEqual(high, low), boxes), [-1], keepdims=1)
-    return op.Mul(boxes, is_box)
-
-
-def non_maximum_suppression(
-    op: Builder,
-    boxes: ir.Value,
-    scores: ir.Value,
-    overlap: float,
-    least_score: float | None = None,
-    at_most: int | None = None,
-) -> ir.Value:
-    """Rows (image, class, box) of the boxes kept, for each image and class from the highest score down.
-
-    ``boxes`` images × P × 4, ``scores`` images × classes × P. A box is taken if its score is above ``least_score``
-    (default: any but −inf) and its overlap with no box kept before is above ``overlap``. Of equal scores the first box
-    goes first. Caffe and ONNX agree in all of this.
-    """
-    most = op.constant([at_most], "int64") if at_most is not None else op.dims(boxes, [1])
-    return op.NonMaxSuppression(boxes, scores, most, [overlap], [-FLT_MAX if least_score is None else least_score])
-
-
-def among_the_best(op: Builder, scores: ir.Value, count: int) -> ir.Value:
-    """Whether a score is one of the ``count`` best along the last axis; of equal ones the first are."""
-    rank = len(op.shape(scores))
-    size = op.dims(scores, [rank - 1])
-    _, best = op.TopK(scores, op.Min(size, op.constant([count])), axis=rank - 1, outputs=2)
-    none = op.Expand(op.constant(False, "bool"), op.dims(scores, range(rank)))
-    chosen = op.Expand(op.constant(True, "bool"), op.Shape(best))
-    return op.ScatterElements(none, best, chosen, axis=rank - 1)
-
-
-def flat_places(op: Builder, table: ir.Value, *indices: ir.Value) -> ir.Value:
-    """The rows that ``indices`` (rows × 1 each) name on the first axes of ``table``, counted through these axes.
-
-    Gather takes them from ``table`` with these axes made one. GatherND would take them at once, but OpenCV 5 has it not
-    for bool, and dies of no rows.
-    """
-    place, *rest = indices
-    for axis, index in enumerate(rest, start=1):
-        place = op.Add(op.Mul(place, op.dims(table, [axis])), index)
-    return op.Squeeze(place, [1])

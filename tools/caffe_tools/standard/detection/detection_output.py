@@ -9,17 +9,16 @@ import numpy as np
 
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
-from caffe_tools.prototxt.fields import Bool, Float, Int, String, Submessage, UInt, Unread
-from caffe_tools.standard.detection.adaptive_nms import adaptive_nms
-from caffe_tools.standard.detection.boxes import (
-    CODE_TYPE,
+from caffe_tools.prototxt.fields import Bool, Float, Int, String, Submessage, UInt, Unread, Values
+from caffe_tools.standard.detection.boxes import CODE_TYPE, decode
+from caffe_tools.standard.detection.nms import (
+    adaptive_nms,
     among_the_best,
-    decode,
     flat_places,
     non_maximum_suppression,
     without_inverted,
 )
-from caffe_tools.standard.layer import Layer, dims_text
+from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import layer_type
 
 NMS_PARAM = {"nms_threshold": Float(0.3), "top_k": Int(), "eta": Float(1.0)}
@@ -61,13 +60,12 @@ def detection_output(op: Builder, layer: Layer, code: ir.Value, scores: ir.Value
     if p.keep_top_k >= 0:
         found = _best_of_each_image(op, scores_, found, p.keep_top_k)
     rows = _rows(op, layer, boxes, scores_, found, labels)
-    op.define_gradient([rows], [code, scores, priors], lambda diff: [None, None, None])
-    return rows
+    return op.without_gradient(rows, code, scores, priors)
 
 
 def _check(op: Builder, layer: Layer, code: ir.Value, scores: ir.Value, priors: ir.Value) -> None:
     """NetError where parameters or shapes do not fit."""
-    p, name = layer.detection_output_param, layer.spec.bottoms
+    p = layer.detection_output_param
     if not p.num_classes:
         raise layer.error("num_classes is missing", "detection_output_param")
     if p.share_location and p.background_label_id == -1:
@@ -80,17 +78,18 @@ def _check(op: Builder, layer: Layer, code: ir.Value, scores: ir.Value, priors: 
     shape = op.shape(priors)
     is_known = len(shape) > 2 and isinstance(shape[2], int)
     if len(shape) < 3 or shape[1] != 2 or (is_known and shape[2] % 4):
-        raise layer.error(f"bottom {name[2]!r} has the shape {dims_text(shape)}, but must be PriorBox's 1×2×4K")
-    if not is_known:
-        return  # as many as an image has whose size only the running graph knows
-    count = shape[2] // 4
+        raise layer.misfit(2, shape, ", but must be PriorBox's 1×2×4K")
+    if is_known:  # else as many as an image has whose size only the running graph knows
+        check_predictions(layer, code, scores, shape[2] // 4, p)
+
+
+def check_predictions(layer: Layer, code: ir.Value, scores: ir.Value, count: int, p: Values) -> None:
+    """NetError where the first two bottoms are not codes and scores for ``count`` priors."""
     classes = 1 if p.share_location else p.num_classes
     for index, value, width in ((0, code, count * classes * 4), (1, scores, count * p.num_classes)):
-        shape = op.shape(value)
+        shape = Builder.shape(value)
         if len(shape) < 2 or shape[1] != width or any(dim != 1 for dim in shape[2:]):
-            raise layer.error(
-                f"bottom {name[index]!r} has the shape {dims_text(shape)}, but {count} priors need N×{width}"
-            )
+            raise layer.misfit(index, shape, f", but {count} priors need N×{width}")
 
 
 def _decoded(op: Builder, layer: Layer, code: ir.Value, priors: ir.Value, labels: np.ndarray) -> ir.Value:

@@ -13,8 +13,8 @@ from caffe_tools.prototxt.fields import Bool, Enum, Float, Int, Submessage, UInt
 from caffe_tools.prototxt.messages import LOSS_PARAM
 from caffe_tools.standard.detection.box_matching import GroundTruth, Matches, hardest, match, read_ground_truth
 from caffe_tools.standard.detection.boxes import CODE_TYPE, decode, encode
-from caffe_tools.standard.detection.detection_output import NMS_PARAM
-from caffe_tools.standard.layer import FLT_MIN, Layer, dims_text
+from caffe_tools.standard.detection.detection_output import NMS_PARAM, check_predictions
+from caffe_tools.standard.layer import FLT_MIN, Layer
 from caffe_tools.standard.registry import REAL, layer_type
 
 
@@ -103,7 +103,7 @@ def multi_box_loss(
 
 def _check(op: Builder, layer: Layer, code: ir.Value, scores: ir.Value, priors: ir.Value, truth: ir.Value) -> int:
     """The number of priors; NetError where parameters or shapes do not fit."""
-    p, name = layer.multibox_loss_param, layer.spec.bottoms
+    p = layer.multibox_loss_param
     if not p.num_classes:
         raise layer.error("num_classes is missing", "multibox_loss_param")
     if p.background_label_id >= p.num_classes:
@@ -120,22 +120,12 @@ def _check(op: Builder, layer: Layer, code: ir.Value, scores: ir.Value, priors: 
         raise layer.error("nms_param (NMS before mining) is not covered")
     shape = op.shape(priors)
     if len(shape) < 3 or not isinstance(shape[2], int) or shape[2] % 4 or shape[1] != 2:
-        raise layer.error(
-            f"bottom {name[2]!r} has the shape {dims_text(shape)}, but must be PriorBox's 1×2×4K, K a fixed number"
-        )
+        raise layer.misfit(2, shape, ", but must be PriorBox's 1×2×4K, K a fixed number")
     count = shape[2] // 4
-    classes = 1 if p.share_location else p.num_classes
-    for index, value, width in ((0, code, count * classes * 4), (1, scores, count * p.num_classes)):
-        shape = op.shape(value)
-        if len(shape) < 2 or shape[1] != width or any(dim != 1 for dim in shape[2:]):
-            raise layer.error(
-                f"bottom {name[index]!r} has the shape {dims_text(shape)}, but {count} priors need N×{width}"
-            )
+    check_predictions(layer, code, scores, count, p)
     if op.shape(truth)[-1:] != (8,):
-        raise layer.error(
-            f"bottom {name[3]!r} has the shape {dims_text(op.shape(truth))}, but must be 1×1×G×8: (image, label,"
-            " instance, xmin, ymin, xmax, ymax, difficult) a row"
-        )
+        row = "(image, label, instance, xmin, ymin, xmax, ymax, difficult) a row"
+        raise layer.misfit(3, truth, f", but must be 1×1×G×8: {row}")
     return count
 
 
@@ -220,7 +210,7 @@ def _logistic_target(op: Builder, layer: Layer, x: ir.Value, matched: ir.Value, 
         return op.ScatterElements(filled, label, ones, axis=2)
     # without mining Caffe counts P targets an image instead of P · classes, and gives unmatched priors none at all
     priors, classes = op.shape(x)[1:]
-    image = op.Reshape(op.Range(op.constant(0), op.Squeeze(op.dims(x, [0]), [0]), op.constant(1)), [-1, 1])
+    image = op.Reshape(op.places(x, 0), [-1, 1])
     prior = op.Range(op.constant(0), op.constant(priors), op.constant(1))
     place = op.Add(op.Add(op.Mul(image, priors), op.Mul(prior, classes)), op.Squeeze(label, [2]))
     flat = op.Reshape(filled, [-1])

@@ -12,7 +12,7 @@ import numpy as np
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Float, Repeated, UInt
-from caffe_tools.standard.layer import Layer, dims_text
+from caffe_tools.standard.layer import Layer, both_axes
 from caffe_tools.standard.registry import layer_type
 
 
@@ -26,12 +26,8 @@ from caffe_tools.standard.registry import layer_type
         "flip": Bool(True),
         "clip": Bool(False),
         "variance": Repeated(Float()),
-        "img_size": UInt(),
-        "img_h": UInt(),
-        "img_w": UInt(),
-        "step": Float(),
-        "step_h": Float(),
-        "step_w": Float(),
+        **both_axes("img_size", UInt()),
+        **both_axes("step", Float()),
         "offset": Float(0.5),
     },
 )
@@ -42,15 +38,12 @@ def prior_box(op: Builder, layer: Layer, feature: ir.Value, image: ir.Value) -> 
     √(min·max) where there is a ``max_size``, then min·√r × min/√r for each aspect ratio r other than 1. The map's
     size and the image's (the second bottom's, where no ``img_size`` is given) are all that it reads of its bottoms.
     """
-    for index, value in enumerate((feature, image)):
-        if len(op.shape(value)) != 4:
-            raise layer.error(
-                f"bottom {layer.spec.bottoms[index]!r} has the shape {dims_text(op.shape(value))}: it takes 4 axes"
-            )
+    map_size = layer.expect_axes(0, feature, 4)[2:]
+    seen_size = layer.expect_axes(1, image, 4)[2:]
     sizes, variance = _box_sizes(layer), _variance(layer)
-    image_size = _pair(layer, "img_size", ("img_h", "img_w")) or op.shape(image)[2:]
-    steps = _pair(layer, "step", ("step_h", "step_w"))
-    dims = (*op.shape(feature)[2:], *image_size)
+    image_size = _positive_pair(layer, "img_size") or seen_size
+    steps = _positive_pair(layer, "step")
+    dims = (*map_size, *image_size)
     if all(isinstance(dim, (int, float)) for dim in dims):
         return op.Constant(value=ir.tensor(_stored(layer, dims, steps, sizes, variance)))
     return _computed(op, layer, (feature, image), image_size, steps, sizes, variance)
@@ -99,19 +92,10 @@ def _variance(layer: Layer) -> np.ndarray:
     return np.asarray(variance, np.float32)
 
 
-def _pair(layer: Layer, one: str, two: tuple[str, str]) -> tuple[float, float] | None:
-    """The values down and across of a parameter that is given once for both, or for each; None where it is not."""
-    p = layer.prior_box_param
-    if set(two) & p.given:
-        if one in p.given or not set(two) <= p.given:
-            raise layer.error(f"give {one}, or both {two[0]} and {two[1]}", "prior_box_param")
-        values = (getattr(p, two[0]), getattr(p, two[1]))
-    elif one in p.given:
-        values = (getattr(p, one),) * 2
-    else:
-        return None
-    if min(values) <= 0:
-        raise layer.error(f"{two[0]} and {two[1]} (or {one}) must be positive, not {list(values)}", "prior_box_param")
+def _positive_pair(layer: Layer, name: str) -> list[float] | None:
+    values = layer.optional_pair("prior_box_param", name)
+    if values and min(values) <= 0:
+        raise layer.error(f"{name} must be positive, not {values}", "prior_box_param")
     return values
 
 
@@ -119,7 +103,7 @@ def _stored(
     layer: Layer, dims: Sequence[float], steps: Sequence[float] | None, sizes: np.ndarray, variance: np.ndarray
 ) -> np.ndarray:
     """The boxes of a map and an image whose sizes are known, rounded to float32 where Caffe rounds."""
-    rows, columns, *image = dims
+    (rows, columns), image = map(int, dims[:2]), dims[2:]
     ends = []
     for axis, count in enumerate((rows, columns)):
         step = np.float32(steps[axis] if steps else image[axis] / count)
@@ -164,5 +148,4 @@ def _computed(
         boxes = op.Clip(boxes, 0.0, 1.0)
     variances = op.Expand(op.constant(variance, np.float32), op.Shape(boxes))
     both = op.Concat(op.Reshape(boxes, [1, 1, -1]), op.Reshape(variances, [1, 1, -1]), axis=1)
-    op.define_gradient([both], bottoms, lambda diff: [None, None])
-    return both
+    return op.without_gradient(both, *bottoms)

@@ -14,8 +14,8 @@ import numpy as np
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Float, Repeated, UInt
-from caffe_tools.standard.detection.boxes import among_the_best, non_maximum_suppression
-from caffe_tools.standard.layer import Layer, dims_text, param_values
+from caffe_tools.standard.detection.nms import among_the_best, non_maximum_suppression
+from caffe_tools.standard.layer import Layer, param_values
 from caffe_tools.standard.registry import layer_type, python_layer_type
 
 RATIOS, SCALES = (0.5, 1.0, 2.0), (8.0, 16.0, 32.0)
@@ -149,19 +149,13 @@ def _proposals(op: Builder, layer: Layer, bottoms: Sequence[ir.Value], settings:
 
 
 def _check(op: Builder, layer: Layer, bottoms: Sequence[ir.Value], anchors: int) -> None:
-    names = layer.spec.bottoms
     for index, per_anchor in ((0, 2), (1, 4)):
         shape = op.shape(bottoms[index])
         if len(shape) != 4 or shape[1] != per_anchor * anchors:
-            raise layer.error(
-                f"bottom {names[index]!r} has the shape {dims_text(shape)}, but {anchors} anchors need"
-                f" N×{per_anchor * anchors}×H×W"
-            )
+            raise layer.misfit(index, shape, f", but {anchors} anchors need N×{per_anchor * anchors}×H×W")
     shape = op.shape(bottoms[2])
     if len(shape) != 2 or not isinstance(shape[1], int) or shape[1] < 3:
-        raise layer.error(
-            f"bottom {names[2]!r} has the shape {dims_text(shape)}, but must be N×3: (height, width, scale) a row"
-        )
+        raise layer.misfit(2, shape, ", but must be N×3: (height, width, scale) a row")
 
 
 def _boxes(op: Builder, deltas: ir.Value, image: ir.Value, settings: Settings) -> ir.Value:

@@ -1,18 +1,18 @@
-"""Layers that act on each element, or on each channel's vector: ReLU, PReLU, Sigmoid, TanH, Power, Softmax, Dropout.
+"""Activations: ReLU, ReLU6, PReLU, ELU, BNLL, Sigmoid, TanH, Swish, Softmax; and Dropout.
 
-Source: Caffe src/caffe/layers/relu_layer.cpp, prelu_layer.cpp, sigmoid_layer.cpp, tanh_layer.cpp, power_layer.cpp,
-softmax_layer.cpp, dropout_layer.cpp.
+Source: Caffe src/caffe/layers/relu_layer.cpp, prelu_layer.cpp, elu_layer.cpp, bnll_layer.cpp, sigmoid_layer.cpp,
+tanh_layer.cpp, swish_layer.cpp, softmax_layer.cpp, dropout_layer.cpp; the SSD forks' src/caffe/layers/relu6_layer.cpp.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Float, Int, Submessage
 from caffe_tools.prototxt.messages import ENGINE, FILLER
-from caffe_tools.standard.layer import Layer, filled_with
+from caffe_tools.standard.layer import Layer, filler_of
 from caffe_tools.standard.registry import layer_type
 
 
@@ -23,17 +23,34 @@ def relu(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     return op.LeakyRelu(x, alpha=slope) if slope else op.Relu(x)
 
 
+@layer_type("ReLU6", relu6_param={"engine": ENGINE})
+def relu6(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """min(max(x, 0), 6); the gradient passes between 0 and 6, without either end."""
+    y = op.Clip(x, 0.0, 6.0)
+    op.define_gradient([y], [x], lambda dy: [op.Where(op.And(op.Greater(x, 0), op.Less(x, 6)), dy, 0)])
+    return y
+
+
 @layer_type("PReLU", prelu_param={"filler": Submessage(FILLER), "channel_shared": Bool(False)})
 def prelu(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """max(x, 0) + slope · min(x, 0) with a learnable slope for each channel (axis 1), or one for all."""
-    p, shape = layer.prelu_param, op.shape(x)
-    if len(shape) < 2:
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {shape}: PReLU takes 2 axes or more")
-    filler = p.filler if "filler" in p.given else filled_with(0.25)
-    slope = layer.parameter(() if p.channel_shared else (shape[1],), filler)
+    p, shape = layer.prelu_param, layer.expect_axes(0, x, 2, math.inf)
+    slope = layer.parameter(() if p.channel_shared else (shape[1],), filler_of(p, "filler", 0.25))
     if not p.channel_shared:
         slope = op.Reshape(slope, [shape[1]] + [1] * (len(shape) - 2))
     return op.PRelu(x, slope)
+
+
+@layer_type("ELU", elu_param={"alpha": Float(1.0)})
+def elu(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """x where x > 0, elsewhere alpha · (exp(x) − 1)."""
+    return op.Elu(x, alpha=layer.elu_param.alpha)
+
+
+@layer_type("BNLL")
+def bnll(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """log(1 + exp(x)), the binomial normal log likelihood."""
+    return op.Softplus(x)
 
 
 @layer_type("Sigmoid", sigmoid_param={"engine": ENGINE})
@@ -48,19 +65,11 @@ def tanh(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     return op.Tanh(x)
 
 
-@layer_type("Power", power_param={"power": Float(1.0), "scale": Float(1.0), "shift": Float(0.0)})
-def power(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
-    """(shift + scale · x) ^ power"""
-    p = layer.power_param
-    if p.power == 0 or p.scale == 0:
-        with np.errstate(all="ignore"):  # 0 to a negative power is inf, as in C
-            constant = np.power(np.float32(p.shift), np.float32(p.power))
-        return op.Add(op.zeros(x), float(constant))
-    y = x if p.scale == 1 else op.Mul(x, p.scale)
-    y = y if p.shift == 0 else op.Add(y, p.shift)
-    if p.power == 2:
-        return op.Mul(y, y)
-    return y if p.power == 1 else op.Pow(y, p.power)
+@layer_type("Swish", swish_param={"beta": Float(1.0), "engine": ENGINE})
+def swish(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """x · sigmoid(beta · x)"""
+    beta = layer.swish_param.beta
+    return op.Mul(x, op.Sigmoid(x if beta == 1 else op.Mul(x, beta)))
 
 
 @layer_type("Softmax", softmax_param={"engine": ENGINE, "axis": Int(1)})

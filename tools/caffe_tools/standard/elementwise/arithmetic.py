@@ -14,7 +14,7 @@ from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, Float, Int, Repeated, Submessage, Values
 from caffe_tools.prototxt.messages import FILLER
-from caffe_tools.standard.layer import Layer, dims_text, expect_shape, filled_with
+from caffe_tools.standard.layer import Layer, dims_text, filler_of
 from caffe_tools.standard.registry import layer_type
 
 
@@ -31,7 +31,7 @@ def eltwise(op: Builder, layer: Layer, *bottoms: ir.Value) -> ir.Value:
     """The product, the weighted sum or the maximum of the bottoms, element by element."""
     p = layer.eltwise_param
     for index, x in enumerate(bottoms):
-        expect_shape(layer, index, op.shape(x), op.shape(bottoms[0]), "all bottoms of Eltwise have one shape")
+        layer.expect_shape(index, x, op.shape(bottoms[0]), "all bottoms of Eltwise have one shape")
     if p.coeff and p.operation == "PROD":
         raise layer.error("coeff goes with operation SUM, not PROD")
     if p.coeff and len(p.coeff) != len(bottoms):
@@ -63,7 +63,7 @@ def _operand(layer: Layer, op: Builder, p: Values, bottoms: tuple, filler: Value
                 f"bottom {layer.spec.bottoms[1]!r} of shape {dims_text(other)} reaches beyond the axes of"
                 f" {dims_text(shape)} when it starts at axis {axis}"
             )
-        expect_shape(layer, 1, other, shape[axis : axis + len(other)], f"it applies from axis {axis} on")
+        layer.expect_shape(1, bottoms[1], shape[axis : axis + len(other)], f"it applies from axis {axis} on")
         return bottoms[1], axis
     if p.num_axes < -1:
         raise layer.error(f"num_axes {p.num_axes} must be -1 or more")
@@ -71,14 +71,7 @@ def _operand(layer: Layer, op: Builder, p: Values, bottoms: tuple, filler: Value
     end = len(shape) if p.num_axes == -1 else axis + p.num_axes
     if end > len(shape):
         raise layer.error(f"num_axes {p.num_axes} from axis {axis} on is too many for a blob of {len(shape)} axes")
-    return layer.parameter(_fixed(layer, shape[axis:end]), filler), axis
-
-
-def _fixed(layer: Layer, dims: tuple) -> tuple[int, ...]:
-    """The shape of a learnable blob."""
-    if not all(isinstance(dim, int) for dim in dims):
-        raise layer.error(f"the dims that it covers must be fixed, not {dims_text(dims)}")
-    return dims
+    return layer.parameter(layer.fixed(shape[axis:end], "the dims that it covers"), filler), axis
 
 
 def _aligned(op: Builder, value: ir.Value, axis: int, rank: int) -> ir.Value:
@@ -110,12 +103,11 @@ def _factor_and_summand(layer: Layer, blobs: Sequence[np.ndarray]) -> tuple[np.n
 def scale(op: Builder, layer: Layer, *bottoms: ir.Value) -> ir.Value:
     """x · scale (+ bias), with a scale that covers some axes of x from ``axis`` on."""
     p, x = layer.scale_param, bottoms[0]
-    filler = p.filler if "filler" in p.given else filled_with(1.0)
-    factor, axis = _operand(layer, op, p, bottoms, filler)
+    factor, axis = _operand(layer, op, p, bottoms, filler_of(p, "filler", 1.0))
     rank = len(op.shape(x))
     y = op.Mul(x, _aligned(op, factor, axis, rank))
     if p.bias_term:
-        bias = layer.parameter(_fixed(layer, op.shape(factor)), p.bias_filler)
+        bias = layer.parameter(layer.fixed(op.shape(factor), "the dims that it covers"), p.bias_filler)
         y = op.Add(y, _aligned(op, bias, axis, rank))
     return y
 

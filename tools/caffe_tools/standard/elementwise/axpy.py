@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
-from caffe_tools.standard.layer import Layer, expect_shape
+from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import layer_type
 
 
@@ -15,8 +15,8 @@ from caffe_tools.standard.registry import layer_type
 def axpy(op: Builder, layer: Layer, scale: ir.Value, x: ir.Value, y: ir.Value) -> ir.Value:
     """scale · x + y, with a scale (N × C, or N × C × 1 × 1) for each channel of each image."""
     shape = op.shape(x)
-    expect_shape(layer, 2, op.shape(y), shape, "it is added to the second bottom, so both have one shape")
+    layer.expect_shape(2, y, shape, "it is added to the second bottom, so both have one shape")
     ones = [1] * (len(shape) - 2)
     wanted = shape[:2] if len(op.shape(scale)) == 2 else (*shape[:2], *ones)
-    expect_shape(layer, 0, op.shape(scale), wanted, "it scales the channels of the second bottom")
+    layer.expect_shape(0, scale, wanted, "it scales the channels of the second bottom")
     return op.Add(op.Mul(op.reshape(scale, [*shape[:2], *ones]), x), y)

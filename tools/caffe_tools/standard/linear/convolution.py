@@ -13,14 +13,14 @@ import numpy as np
 
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
-from caffe_tools.prototxt.fields import Bool, Enum, Int, Repeated, Submessage, UInt
-from caffe_tools.prototxt.messages import FILLER
-from caffe_tools.standard.layer import Layer, dims_text, expect_shape
+from caffe_tools.prototxt.fields import Bool, Int, Repeated, UInt
+from caffe_tools.prototxt.messages import ENGINE, WEIGHT_AND_BIAS
+from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import layer_type
 
 CONVOLUTION_PARAM = {
     "num_output": UInt(),
-    "bias_term": Bool(True),
+    **WEIGHT_AND_BIAS,
     "pad": Repeated(UInt()),
     "kernel_size": Repeated(UInt()),
     "stride": Repeated(UInt()),
@@ -32,9 +32,7 @@ CONVOLUTION_PARAM = {
     "stride_h": UInt(),
     "stride_w": UInt(),
     "group": UInt(1),
-    "weight_filler": Submessage(FILLER),
-    "bias_filler": Submessage(FILLER),
-    "engine": Enum("DEFAULT", "CAFFE", "CUDNN"),
+    "engine": ENGINE,
     "axis": Int(1),
     "force_nd_im2col": Bool(False),
 }
@@ -99,14 +97,11 @@ def window_of(op: Builder, layer: Layer, bottoms: tuple[ir.Value, ...]) -> Windo
     axis = layer.axis(p.axis, bottoms[0])
     count = len(shape) - axis - 1
     if count < 1:
-        raise layer.error(
-            f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: it needs spatial axes behind the"
-            f" channels on axis {axis}"
-        )
+        raise layer.misfit(0, shape, f": it needs spatial axes behind the channels on axis {axis}")
     if not isinstance(shape[axis], int):
         raise layer.error(f"the number of channels (axis {axis}) must be fixed")
     for index, x in enumerate(bottoms):
-        expect_shape(layer, index, op.shape(x), shape, f"all bottoms of {layer.spec.type} have one shape")
+        layer.expect_shape(index, x, shape, f"all bottoms of {layer.spec.type} have one shape")
     return Window(
         axis,
         kernel=spatial(layer, "kernel_size", count, None),
@@ -173,8 +168,7 @@ def convolution(op: Builder, layer: Layer, *bottoms: ir.Value) -> tuple[ir.Value
     channels = op.shape(bottoms[0])[window.axis]
     outputs = _outputs(layer, channels)
     check_reach(layer, window, op.shape(bottoms[0]))
-    weight = layer.parameter((outputs, channels // p.group, *window.kernel), p.weight_filler)
-    bias = layer.parameter((outputs,), p.bias_filler) if p.bias_term else None
+    weight, bias = layer.weight_and_bias(p, (outputs, channels // p.group, *window.kernel), outputs)
 
     def convolve(images: ir.Value) -> ir.Value:
         return keep_dims(op, images, op.Conv(images, weight, bias, **window.attributes, group=p.group), window)
@@ -198,8 +192,7 @@ def deconvolution(op: Builder, layer: Layer, *bottoms: ir.Value) -> tuple[ir.Val
                 f"a pad of {pad} leaves nothing of axis {window.axis + 1 + axis} of its top: the bottom"
                 f" {layer.spec.bottoms[0]!r} has {dim} elements there, the kernel reaches over {reach}"
             )
-    weight = layer.parameter((channels, outputs // p.group, *window.kernel), p.weight_filler)
-    bias = layer.parameter((outputs,), p.bias_filler) if p.bias_term else None
+    weight, bias = layer.weight_and_bias(p, (channels, outputs // p.group, *window.kernel), outputs)
 
     def spread(images: ir.Value) -> ir.Value:
         return op.ConvTranspose(images, weight, bias, **window.attributes, group=p.group)

@@ -29,6 +29,5 @@ def convolution_depthwise(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     if p.num_output not in (None, channels):
         raise layer.error(f"num_output {p.num_output} must be the number of the bottom's channels, {channels}")
     check_reach(layer, window, op.shape(x))
-    weight = layer.parameter((channels, 1, *window.kernel), p.weight_filler)
-    bias = layer.parameter((channels,), p.bias_filler) if p.bias_term else None
+    weight, bias = layer.weight_and_bias(p, (channels, 1, *window.kernel), channels)
     return keep_dims(op, x, op.Conv(x, weight, bias, **window.attributes, group=channels), window)

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
+from caffe_tools.graph.dims import Dim
 from caffe_tools.prototxt.fields import Bool, Submessage, UInt
 from caffe_tools.prototxt.messages import FILLER
-from caffe_tools.standard.layer import Layer, dims_text, expect_shape
+from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import BINARY, layer_type
 
 if TYPE_CHECKING:
@@ -102,27 +103,23 @@ def _split_bottoms(
             f" {str(p.expose_hidden).lower()} takes the bottoms {wanted}, and {1 + exposed} tops"
         )
     shape = op.shape(x)
-    if len(shape) < 3:
-        raise layer.error(
-            f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: it must be steps × streams × …"
+    if len(shape) < 3 or shape[0] == 0:
+        raise layer.misfit(
+            0, shape, f": it must {'be steps × streams × …' if len(shape) < 3 else 'have 1 step or more'}"
         )
-    if shape[0] == 0:
-        raise layer.error(
-            f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: it must have 1 step or more"
-        )
-    expect_shape(layer, 1, op.shape(cont), shape[:2], "it tells for each step and stream whether the stream goes on")
+    layer.expect_shape(1, cont, shape[:2], "it tells for each step and stream whether the stream goes on")
     static = others[0] if len(others) > exposed else None
     if static is not None:
-        wanted = (shape[1], *op.shape(static)[1:])
-        expect_shape(layer, 2, op.shape(static), wanted, "it holds one item for each stream")
+        shape_of_items = (shape[1], *op.shape(static)[1:])
+        layer.expect_shape(2, static, shape_of_items, "it holds one item for each stream")
     state_shape = (1, shape[1], p.num_output)
     if not exposed:
         kept = [layer.state(index, (shape[1], p.num_output)) for index in range(len(names))]
         return static, kept
     first = len(bottoms) - exposed
     for index, value in enumerate(bottoms[first:], start=first):
-        expect_shape(layer, index, op.shape(value), state_shape, "it is the state before the first step")
-    return static, [_without_gradient(op, op.Squeeze(value, [0]), value) for value in bottoms[first:]]
+        layer.expect_shape(index, value, state_shape, "it is the state before the first step")
+    return static, [op.without_gradient(op.Squeeze(value, [0]), value) for value in bottoms[first:]]
 
 
 def _input_terms(op: Builder, layer: Layer, x: ir.Value, static: ir.Value | None, rows: int) -> ir.Value:
@@ -141,10 +138,8 @@ def _product(op: Builder, layer: Layer, x: ir.Value, rows: int) -> ir.Value:
     return op.MatMul(x, op.Transpose(weight, perm=[1, 0]))
 
 
-def _size(layer: Layer, dims: Sequence) -> int:
-    if not all(isinstance(dim, int) for dim in dims):
-        raise layer.error(f"the dims of a step's input must be fixed, not {dims_text(dims)}")
-    return math.prod(dims)
+def _size(layer: Layer, dims: Sequence[Dim]) -> int:
+    return math.prod(layer.fixed(dims, "the dims of a step's input"))
 
 
 def _over_steps(
@@ -161,7 +156,8 @@ def _over_steps(
     The steps are unrolled, which every runtime takes; where only the running graph knows their number, ONNX's Scan
     goes over them.
     """
-    goes_on = _without_gradient(op, op.Unsqueeze(cont, [2]), cont)
+    # of what Caffe's unrolled net reads it has the data, but not the diff
+    goes_on = op.without_gradient(op.Unsqueeze(cont, [2]), cont)
     if isinstance(op.shape(terms)[0], int):
         outputs = []
         for term, going in zip(_split(op, terms), _split(op, goes_on), strict=True):
@@ -175,7 +171,7 @@ def _over_steps(
             state = [_zeros(op, terms, layer.recurrent_param.num_output)] * len(state)
         tops, state = scan(op, [terms, goes_on], state, weights, step)
     if layer.recurrent_param.expose_hidden:
-        return (tops, *(_without_gradient(op, op.Unsqueeze(value, [0]), value) for value in state))
+        return (tops, *(op.without_gradient(op.Unsqueeze(value, [0]), value) for value in state))
     for index, value in enumerate(state):
         layer.keep(index, value)
     return (tops,)
@@ -194,9 +190,3 @@ def _zeros(op: Builder, terms: ir.Value, outputs: int) -> ir.Value:
     zeros = op.Expand(op.constant(0.0, terms.dtype.numpy()), shape)
     zeros.shape = ir.Shape([op.shape(terms)[1], outputs])
     return zeros
-
-
-def _without_gradient(op: Builder, y: ir.Value, x: ir.Value) -> ir.Value:
-    """``y``, made from ``x``, of which Caffe's unrolled net has the data but not the diff."""
-    op.define_gradient([y], [x], lambda diff: [None])
-    return y

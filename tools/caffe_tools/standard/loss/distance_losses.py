@@ -8,7 +8,7 @@ from __future__ import annotations
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, Float
-from caffe_tools.standard.layer import Layer, dims_text, expect_shape
+from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.loss.labels import check_batch, row_labels, rows
 from caffe_tools.standard.registry import BINARY, CLASS_INDEX, layer_type
 
@@ -17,7 +17,7 @@ from caffe_tools.standard.registry import BINARY, CLASS_INDEX, layer_type
 def euclidean_loss(op: Builder, layer: Layer, x: ir.Value, target: ir.Value) -> ir.Value:
     """Σ (x − target)² / 2N. Both bottoms get a gradient."""
     a, b = rows(op, layer, 0, x), rows(op, layer, 1, target)
-    expect_shape(layer, 1, op.shape(b), op.shape(a), "both bottoms have as many elements in each row")
+    layer.expect_shape(1, b, op.shape(a), "both bottoms have as many elements in each row")
     difference = op.Sub(a, b)
     return op.Div(op.ReduceSumSquare(difference, keepdims=0), op.Mul(op.count(x, [0]), 2))
 
@@ -56,10 +56,10 @@ def contrastive_loss(op: Builder, layer: Layer, a: ir.Value, b: ir.Value, simila
     """
     p = layer.contrastive_loss_param
     left, right = rows(op, layer, 0, a), rows(op, layer, 1, b)
-    expect_shape(layer, 1, op.shape(right), op.shape(left), "both bottoms of a pair have one shape")
+    layer.expect_shape(1, right, op.shape(left), "both bottoms of a pair have one shape")
     difference = op.Sub(left, right)
     if any(dim != 1 for dim in op.shape(a)[2:]):
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(op.shape(a))}: it takes vectors")
+        raise layer.misfit(0, a, ": it takes vectors")
     is_similar = op.Not(op.Equal(row_labels(op, layer, 2, left, similar), 0))
     squared = op.ReduceSumSquare(difference, [1], keepdims=1)
     if p.legacy_version:

@@ -35,12 +35,7 @@ def position_labels(
 
 def rows(op: Builder, layer: Layer, index: int, x: ir.Value) -> ir.Value:
     """Bottom ``index`` as N rows. Who uses it has Caffe's old N/C/H/W view of blobs, hence at most 4 axes."""
-    shape = op.shape(x)
-    if not 1 <= len(shape) <= 4:
-        raise layer.error(
-            f"bottom {layer.spec.bottoms[index]!r} has the shape {dims_text(shape)}: it takes 1 to 4 axes"
-        )
-    return op.reshape(x, [shape[0], -1])
+    return op.reshape(x, [layer.expect_axes(index, x, 1, 4)[0], -1])
 
 
 def row_labels(op: Builder, layer: Layer, index: int, rows_: ir.Value, label: ir.Value) -> ir.Value:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Float
-from caffe_tools.standard.layer import Layer, dims_text, expect_shape
+from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import REAL, layer_type
 
 
@@ -51,10 +51,8 @@ def smooth_l1_loss(op: Builder, layer: Layer, x: ir.Value, target: ir.Value, *we
 
 def _like(op: Builder, layer: Layer, x: ir.Value, index: int, value: ir.Value) -> ir.Value:
     """Bottom ``index`` in the shape of ``x``, from which it may differ in 1s at the end (Caffe's N, C, H, W view)."""
-    shape = op.shape(x)
-    if len(shape) > 4:
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: it takes up to 4 axes")
+    shape = layer.expect_axes(0, x, 0, 4)
     have, want = ((*dims, 1, 1, 1, 1)[:4] for dims in (op.shape(value), shape))
     if len(op.shape(value)) > 4 or have != want:
-        expect_shape(layer, index, op.shape(value), shape, "all its bottoms have one shape")
+        layer.expect_shape(index, value, shape, "all its bottoms have one shape")
     return op.reshape(value, shape)

@@ -11,8 +11,8 @@ from caffe_tools.binaryproto import caffemodel
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.dims import same_count
-from caffe_tools.prototxt.fields import Enum, Int, String
-from caffe_tools.prototxt.messages import LOSS_PARAM
+from caffe_tools.prototxt.fields import Int, String
+from caffe_tools.prototxt.messages import ENGINE, LOSS_PARAM
 from caffe_tools.standard.layer import FLT_MIN, Layer, dims_text
 from caffe_tools.standard.loss.labels import check_batch, position_labels, row_labels, rows
 from caffe_tools.standard.loss.normalization import counted, divisor
@@ -28,16 +28,13 @@ LOG_THRESHOLD = 1e-20
     tops=(1, 2),
     is_loss=True,
     labels={1: CLASS_INDEX},
-    softmax_param={"engine": Enum("DEFAULT", "CAFFE", "CUDNN"), "axis": Int(1)},
+    softmax_param={"engine": ENGINE, "axis": Int(1)},
     loss_param=LOSS_PARAM,
 )
 def softmax_with_loss(op: Builder, layer: Layer, scores: ir.Value, label: ir.Value) -> tuple[ir.Value, ...]:
     """−Σ log max(softmax(scores)[label], FLT_MIN) / divisor; the gradient knows no floor. Second top: probabilities."""
     axis = layer.axis(layer.softmax_param.axis, scores)
-    check_batch(op, layer, scores, label)
-    labels = position_labels(op, layer, scores, label, axis, layer.loss_param.ignore_label)
-    mask = counted(op, layer, labels)
-    known = labels if mask is None else op.Where(mask, labels, 0)
+    labels, mask, known = _checked_labels(op, layer, scores, label, axis)
     probability = op.Softmax(scores, axis=axis)
     picked = op.GatherElements(probability, known, axis=axis)
     losses = op.Neg(op.Log(op.Max(picked, FLT_MIN)))
@@ -78,11 +75,8 @@ def infogain_loss(op: Builder, layer: Layer, scores: ir.Value, label: ir.Value, 
         raise layer.error("InfogainLoss takes normalization, not the older normalize")
     axis = layer.axis(p.axis, scores)
     classes = op.shape(scores)[axis]
-    check_batch(op, layer, scores, label)
+    labels, mask, known = _checked_labels(op, layer, scores, label, axis)
     gains = _infogain_matrix(op, layer, classes, *matrix)
-    labels = position_labels(op, layer, scores, label, axis, layer.loss_param.ignore_label)
-    mask = counted(op, layer, labels)
-    known = labels if mask is None else op.Where(mask, labels, 0)
     probability = op.Softmax(scores, axis=axis)
     # one row of H for each position, its classes moved to the scores' axis
     gain = op.Gather(gains, op.Squeeze(known, [axis]), axis=0)
@@ -103,6 +97,16 @@ def infogain_loss(op: Builder, layer: Layer, scores: ir.Value, label: ir.Value, 
     tops = (loss, probability)[: layer.top_count]
     op.define_gradient(tops, [scores], gradient)
     return tops
+
+
+def _checked_labels(
+    op: Builder, layer: Layer, scores: ir.Value, label: ir.Value, axis: int
+) -> tuple[ir.Value, ir.Value | None, ir.Value]:
+    """The label of each position, whether it counts (None: all do), and the label with 0 where it does not."""
+    check_batch(op, layer, scores, label)
+    labels = position_labels(op, layer, scores, label, axis, layer.loss_param.ignore_label)
+    mask = counted(op, layer, labels)
+    return labels, mask, labels if mask is None else op.Where(mask, labels, 0)
 
 
 def _infogain_matrix(op: Builder, layer: Layer, classes: int, *bottom: ir.Value) -> ir.Value:

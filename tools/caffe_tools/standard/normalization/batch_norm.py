@@ -5,6 +5,7 @@ Source: Caffe src/caffe/layers/batch_norm_layer.cpp.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Float
-from caffe_tools.standard.layer import Layer, dims_text
+from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import layer_type
 
 
@@ -37,9 +38,7 @@ def batch_norm(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     The stored blobs are running sums of mean and variance and their common weight, by which both are divided. With
     ``use_global_stats`` (default: in TEST) these serve; else the batch's own do, and the sums move on.
     """
-    p, shape = layer.batch_norm_param, op.shape(x)
-    if len(shape) < 2:
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: it takes 2 axes or more")
+    p, shape = layer.batch_norm_param, layer.expect_axes(0, x, 2, math.inf)
     if any(spec.lr_mult for spec in layer.spec.params):
         raise layer.error("lr_mult must be 0: its stored blobs are statistics, which no solver may change", "param")
     channels = shape[1]
@@ -69,12 +68,7 @@ def _by_batch(op: Builder, layer: Layer, x: ir.Value, sums: list[ir.Value]) -> i
     deviation = op.Sqrt(op.Add(variance, p.eps))
     y = op.Div(centered, deviation)
 
-    def gradient(dy: ir.Value) -> list[ir.Value]:
-        # (dy − mean(dy) − y · mean(dy · y)) / deviation
-        along = op.Mul(y, op.ReduceMean(op.Mul(dy, y), axes, keepdims=1))
-        return [op.Div(op.Sub(op.Sub(dy, op.ReduceMean(dy, axes, keepdims=1)), along), deviation)]
-
-    op.define_gradient([y], [x], gradient)
+    define_normalized_gradient(op, y, x, axes, deviation)
     fraction, count = p.moving_average_fraction, op.count(x, axes)
     # the running variance is the unbiased one, the output uses the biased one
     unbiased = op.Mul(variance, op.Div(count, op.Max(op.Sub(count, 1), 1)))
@@ -83,3 +77,16 @@ def _by_batch(op: Builder, layer: Layer, x: ir.Value, sums: list[ir.Value]) -> i
     layer.update(1, op.Add(op.Mul(sums[1], fraction), op.reshape(unbiased, channels)))
     layer.update(2, op.Add(op.Mul(sums[2], fraction), 1))
     return y
+
+
+def define_normalized_gradient(op: Builder, y: ir.Value, x: ir.Value, axes: Sequence[int], divisor: ir.Value) -> None:
+    """The gradient of y = (x − mean(x)) / divisor: (dy − mean(dy) − y · mean(dy · y)) / divisor, means over ``axes``.
+
+    It is exact where the divisor is the deviation; an eps added to that Caffe takes for 0 in y's derivative.
+    """
+
+    def gradient(dy: ir.Value) -> list[ir.Value]:
+        along = op.Mul(y, op.ReduceMean(op.Mul(dy, y), axes, keepdims=1))
+        return [op.Div(op.Sub(op.Sub(dy, op.ReduceMean(dy, axes, keepdims=1)), along), divisor)]
+
+    op.define_gradient([y], [x], gradient)

@@ -10,7 +10,7 @@ from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, Float, Submessage
 from caffe_tools.prototxt.messages import ENGINE, FILLER
-from caffe_tools.standard.layer import Layer, dims_text, filled_with
+from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import layer_type
 
 SEGNET = {"bn_mode"}
@@ -44,9 +44,8 @@ def bn(op: Builder, layer: Layer, x: ir.Value) -> ir.Value | tuple[ir.Value, ...
     ``slope_filler``, ``momentum``, ``frozen``, …): scale, shift, stored mean, stored variance; these serve in TEST and
     where ``frozen`` is set, which stops all learning; else the batch's do, and the stored ones follow.
     """
-    p, shape = layer.bn_param, op.shape(x)
-    if len(shape) != 4:
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: it takes 4 axes")
+    p = layer.bn_param
+    layer.expect_axes(0, x, 4)
     if SEGNET & p.given and WITH_STATISTICS & p.given:
         raise layer.error(f"bn_mode (SegNet) does not go with {', '.join(sorted(WITH_STATISTICS & p.given))} (PSPNet)")
     has_statistics = bool(WITH_STATISTICS & p.given) or not {"bn_mode", "scale_filler", "shift_filler"} & p.given
@@ -62,9 +61,9 @@ def _blobs(op: Builder, layer: Layer, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     p, form = layer.bn_param, (1, op.shape(x)[1], 1, 1)
     if p.frozen:
         return layer.statistic(form), layer.statistic(form)
-    scale = p.slope_filler if "slope_filler" in p.given else p.scale_filler if "scale_filler" in p.given else None
+    scale = p.slope_filler if "slope_filler" in p.given else p.scale_filler
     shift = p.bias_filler if "bias_filler" in p.given else p.shift_filler
-    return layer.parameter(form, scale or filled_with(0.0)), layer.parameter(form, shift)
+    return layer.parameter(form, scale), layer.parameter(form, shift)
 
 
 def _normalized(op: Builder, x: ir.Value, eps: float) -> tuple[ir.Value, ir.Value, ir.Value]:
@@ -83,9 +82,7 @@ def _segnet(op: Builder, layer: Layer, x: ir.Value) -> tuple[ir.Value, ...]:
         return (op.Add(op.Mul(x, scale), shift),)
     unit, mean, variance = _normalized(op, x, 1e-9)
     y = op.Add(op.Mul(unit, scale), shift)
-    extra = (op.Identity(mean), op.Identity(variance))[: layer.top_count - 1]
-    for value in extra:
-        op.define_gradient([value], [x], lambda diff: [None])
+    extra = (op.without_gradient(op.Identity(value), x) for value in (mean, variance)[: layer.top_count - 1])
     return (y, *extra)
 
 

@@ -10,7 +10,7 @@ from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Enum, Float, UInt
 from caffe_tools.prototxt.messages import ENGINE
-from caffe_tools.standard.layer import Layer, dims_text
+from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import layer_type
 
 
@@ -31,11 +31,9 @@ def lrn(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     Across channels the neighbours are channels at the same place; within a channel they are a square of
     ``local_size`` × ``local_size`` places, and k is 1 whatever is given.
     """
-    p, shape = layer.lrn_param, op.shape(x)
+    p, shape = layer.lrn_param, layer.expect_axes(0, x, 4)
     if p.local_size % 2 == 0:
         raise layer.error(f"local_size {p.local_size} must be odd")
-    if len(shape) != 4:
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: LRN takes 4 axes")
     if p.alpha < 0 or p.beta < 0:
         raise layer.error(f"alpha {p.alpha:g} and beta {p.beta:g} must be 0 or more: others are not covered")
     if p.alpha == 0 or p.beta == 0:  # ONNX Runtime's LRN takes neither

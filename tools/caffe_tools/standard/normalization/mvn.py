@@ -8,18 +8,15 @@ from __future__ import annotations
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Float
-from caffe_tools.standard.layer import Layer, dims_text
+from caffe_tools.standard.layer import Layer
+from caffe_tools.standard.normalization.batch_norm import define_normalized_gradient
 from caffe_tools.standard.registry import layer_type
 
 
 @layer_type("MVN", mvn_param={"normalize_variance": Bool(True), "across_channels": Bool(False), "eps": Float(1e-9)})
 def mvn(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """(x − mean) / (deviation + eps), or x − mean, over the places of a channel or of all channels of an image."""
-    p, rank = layer.mvn_param, len(op.shape(x))
-    if not 1 <= rank <= 4:
-        raise layer.error(
-            f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(op.shape(x))}: MVN takes 1 to 4 axes"
-        )
+    p, rank = layer.mvn_param, len(layer.expect_axes(0, x, 1, 4))
     axes = list(range(1 if p.across_channels else 2, rank))
     if not axes:
         return op.zeros(x)  # every element is its own mean
@@ -29,11 +26,5 @@ def mvn(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     deviation = op.Sqrt(op.ReduceMean(op.Mul(centered, centered), axes, keepdims=1))
     divisor = op.Add(deviation, p.eps)
     y = op.Div(centered, divisor)
-
-    def gradient(dy: ir.Value) -> list[ir.Value]:
-        # (dy − mean(dy) − y · mean(dy · y)) / (deviation + eps): Caffe's, which takes eps for 0 in y's derivative
-        along = op.Mul(y, op.ReduceMean(op.Mul(dy, y), axes, keepdims=1))
-        return [op.Div(op.Sub(op.Sub(dy, op.ReduceMean(dy, axes, keepdims=1)), along), divisor)]
-
-    op.define_gradient([y], [x], gradient)
+    define_normalized_gradient(op, y, x, axes, divisor)
     return y

@@ -9,7 +9,7 @@ from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Float, Submessage
 from caffe_tools.prototxt.messages import FILLER
-from caffe_tools.standard.layer import Layer, dims_text, filled_with
+from caffe_tools.standard.layer import Layer, filler_of
 from caffe_tools.standard.registry import layer_type
 
 
@@ -27,12 +27,9 @@ def normalize(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
 
     The scale is learnt: one for all channels (``channel_shared``) or one for each, at first 1.
     """
-    p, shape = layer.norm_param, op.shape(x)
-    if not 2 <= len(shape) <= 4:
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: it takes 2 to 4 axes")
+    p, shape = layer.norm_param, layer.expect_axes(0, x, 2, 4)
     axes = list(range(1, len(shape))) if p.across_spatial else [1]
-    filler = p.scale_filler if "scale_filler" in p.given else filled_with(1.0)
-    stored = layer.parameter(() if p.channel_shared else (shape[1],), filler)
+    stored = layer.parameter(() if p.channel_shared else (shape[1],), filler_of(p, "scale_filler", 1.0))
     scale = stored if p.channel_shared else op.reshape(stored, [1, shape[1], *[1] * (len(shape) - 2)])
     norm = op.Sqrt(op.Add(op.ReduceSumSquare(x, axes, keepdims=1), p.eps))
     unit = op.Div(x, norm)

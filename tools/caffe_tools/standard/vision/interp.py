@@ -8,7 +8,7 @@ from __future__ import annotations
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Int
-from caffe_tools.standard.layer import Layer, dims_text
+from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import layer_type
 
 
@@ -29,9 +29,8 @@ def interp(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     To ``height`` × ``width``; or an axis of n shrinks to (n − 1) / ``shrink_factor`` + 1 and grows to
     n + (n − 1) · (``zoom_factor`` − 1).
     """
-    p, shape = layer.interp_param, op.shape(x)
-    if len(shape) != 4:
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: it takes 4 axes")
+    p = layer.interp_param
+    layer.expect_axes(0, x, 4)
     if p.pad_beg > 0 or p.pad_end > 0:
         raise layer.error("pad_beg and pad_end must be 0 or less: they crop", "interp_param")
     if p.pad_beg or p.pad_end:

@@ -12,21 +12,16 @@ import numpy as np
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, UInt
-from caffe_tools.standard.layer import FLT_MAX, Layer
+from caffe_tools.prototxt.messages import ENGINE
+from caffe_tools.standard.layer import FLT_MAX, Layer, both_axes
 from caffe_tools.standard.registry import layer_type
 
 POOLING_PARAM = {
     "pool": Enum("MAX", "AVE", "STOCHASTIC"),
-    "pad": UInt(0),
-    "pad_h": UInt(0),
-    "pad_w": UInt(0),
-    "kernel_size": UInt(),
-    "kernel_h": UInt(),
-    "kernel_w": UInt(),
-    "stride": UInt(1),
-    "stride_h": UInt(1),
-    "stride_w": UInt(1),
-    "engine": Enum("DEFAULT", "CAFFE", "CUDNN"),
+    **both_axes("pad", UInt(0)),
+    **both_axes("kernel_size", UInt()),
+    **both_axes("stride", UInt(1)),
+    "engine": ENGINE,
     "global_pooling": Bool(False),
     "round_mode": Enum("CEIL", "FLOOR"),
 }
@@ -38,9 +33,7 @@ def pooling(op: Builder, layer: Layer, x: ir.Value) -> ir.Value | tuple[ir.Value
 
     The place is row · width + column. AVE divides by the part of the window that lies within image and pad.
     """
-    p, shape = layer.pooling_param, op.shape(x)
-    if len(shape) != 4:
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {shape}: Pooling takes 4 axes")
+    p, shape = layer.pooling_param, layer.expect_axes(0, x, 4)
     if p.pool == "STOCHASTIC":
         raise layer.error("pool STOCHASTIC is not covered: it runs in Caffe's GPU mode alone")
     if layer.top_count > 1 and p.pool != "MAX":
@@ -98,27 +91,12 @@ def _with_empty(op: Builder, y: ir.Value, empty: list[int], value: float) -> ir.
 
 
 def _window(layer: Layer) -> tuple[list[int], list[int], list[int]]:
-    p = layer.pooling_param
-    if p.kernel_size is not None and (p.kernel_h is not None or p.kernel_w is not None):
-        raise layer.error("give kernel_size, or kernel_h and kernel_w, not both")
-    kernel = [p.kernel_size] * 2 if p.kernel_size is not None else [p.kernel_h, p.kernel_w]
-    if None in kernel:
-        raise layer.error("kernel_size is missing: give kernel_size, or kernel_h and kernel_w")
-    pads, strides = _pair(layer, "pad"), _pair(layer, "stride")
+    kernel, pads, strides = (layer.pair("pooling_param", name) for name in ("kernel_size", "pad", "stride"))
     if 0 in strides or 0 in kernel:
         raise layer.error(f"kernel {kernel} and stride {strides} must be 1 or more")
     if any(pad >= k for pad, k in zip(pads, kernel, strict=True)):
         raise layer.error(f"pads {pads} must be smaller than the kernel {kernel}")
     return kernel, strides, pads
-
-
-def _pair(layer: Layer, name: str) -> list[int]:
-    """``name`` of both axes, from the field of that name or from ``name_h`` and ``name_w``."""
-    p, parts = layer.pooling_param, (f"{name}_h", f"{name}_w")
-    given = [part in p.given for part in (name, *parts)]
-    if any(given[1:]) and given != [False, True, True]:
-        raise layer.error(f"give {name}, or {parts[0]} and {parts[1]}")
-    return [getattr(p, part) for part in parts] if any(given) and not given[0] else [getattr(p, name)] * 2
 
 
 def output_size(size: int, kernel: int, stride: int, pad: int, ceil: bool, clip: bool) -> int:
@@ -134,7 +112,7 @@ def _global(op: Builder, layer: Layer, x: ir.Value) -> ir.Value | tuple[ir.Value
     p, shape = layer.pooling_param, op.shape(x)
     if {"kernel_size", "kernel_h", "kernel_w"} & p.given:
         raise layer.error("global_pooling takes no kernel size")
-    if _pair(layer, "pad") != [0, 0] or _pair(layer, "stride") != [1, 1]:
+    if layer.pair("pooling_param", "pad") != [0, 0] or layer.pair("pooling_param", "stride") != [1, 1]:
         raise layer.error("global_pooling takes no pad and no stride")
     if p.pool == "AVE":
         return op.GlobalAveragePool(x)

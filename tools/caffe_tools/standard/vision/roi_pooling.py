@@ -13,7 +13,7 @@ from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.loop import loop
 from caffe_tools.prototxt.fields import Float, UInt
-from caffe_tools.standard.layer import Layer, dims_text
+from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import layer_type
 
 
@@ -46,13 +46,10 @@ def roi_pooling(op: Builder, layer: Layer, x: ir.Value, rois: ir.Value) -> ir.Va
 
 def check_rois(op: Builder, layer: Layer, x: ir.Value, rois: ir.Value) -> ir.Value:
     """The regions as R × 5; NetError where they, or the map, have another form."""
-    name, shape = layer.spec.bottoms, op.shape(rois)
-    if len(op.shape(x)) != 4:
-        raise layer.error(f"bottom {name[0]!r} has the shape {dims_text(op.shape(x))}: {layer.type.name} takes 4 axes")
+    layer.expect_axes(0, x, 4)
+    shape = op.shape(rois)
     if len(shape) < 2 or [dim for dim in shape[1:] if dim != 1] != [5]:
-        raise layer.error(
-            f"bottom {name[1]!r} has the shape {dims_text(shape)}, but must be R×5: (image, x1, y1, x2, y2) a row"
-        )
+        raise layer.misfit(1, shape, ", but must be R×5: (image, x1, y1, x2, y2) a row")
     return op.reshape(rois, [shape[0], 5])
 
 
@@ -77,7 +74,7 @@ def _gradient(
         map_ = op.Gather(x, image, axis=0)
         corners = op.cast(round_away(op, op.Mul(op.Slice(region, [1], [5]), spatial_scale)), "int64")
         x1, y1, x2, y2 = op.Split(corners, [1, 1, 1, 1], axis=0, outputs=4)
-        height, width = op.Squeeze(op.dims(x, [2]), [0]), op.Squeeze(op.dims(x, [3]), [0])
+        height, width = op.size(x, 2), op.size(x, 3)
         rows = _bins(op, y1, y2, size[0], height)
         columns = _bins(op, x1, x2, size[1], width)
         # the first greatest element of each bin: the best column of each row, then the best row
@@ -93,7 +90,7 @@ def _gradient(
         diff = op.Where(is_full, op.Gather(dy, index, axis=0), 0)
         return [op.ScatterElements(dx, op.Reshape(place, [-1]), op.Reshape(diff, [-1]), axis=0, reduction="add")]
 
-    count = op.Squeeze(op.dims(rois, [0]), [0])
+    count = op.size(rois, 0)
     flat = op.reshape(op.zeros(x), [-1])
     (dx,) = loop(op, count, [flat], [x, rois, dy], add_region)
     return op.Reshape(dx, op.dims(x, range(4)))

@@ -19,9 +19,7 @@ def spp(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
 
     A single grid is not flattened: the top is then N × C × 1 × 1.
     """
-    p, shape = layer.spp_param, op.shape(x)
-    if len(shape) != 4:
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: SPP takes 4 axes")
+    p, shape = layer.spp_param, layer.expect_axes(0, x, 4)
     if not p.pyramid_height:
         raise layer.error("pyramid_height is missing or 0: give the number of grids")
     if p.pool == "STOCHASTIC":

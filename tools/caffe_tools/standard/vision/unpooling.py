@@ -13,7 +13,7 @@ import numpy as np
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, UInt
-from caffe_tools.standard.layer import Layer, dims_text, expect_shape
+from caffe_tools.standard.layer import Layer, both_axes
 from caffe_tools.standard.registry import REAL, layer_type
 
 
@@ -22,9 +22,7 @@ from caffe_tools.standard.registry import REAL, layer_type
     bottoms=(1, 2),
     labels={1: REAL},
     upsample_param={
-        "scale": UInt(),
-        "scale_h": UInt(),
-        "scale_w": UInt(),
+        **both_axes("scale", UInt()),
         "pad_out_h": Bool(False),
         "pad_out_w": Bool(False),
         "upsample_h": UInt(),
@@ -37,12 +35,10 @@ def upsample(op: Builder, layer: Layer, x: ir.Value, *mask: ir.Value) -> ir.Valu
     The larger image is ``upsample_h`` × ``upsample_w``, or ``scale`` (default with a mask: 2) times as large, less 1
     where ``pad_out`` is set. Where places coincide the last element stands.
     """
-    p, shape = layer.upsample_param, op.shape(x)
-    if len(shape) != 4:
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: it takes 4 axes")
+    p, shape = layer.upsample_param, layer.expect_axes(0, x, 4)
     if not mask:
         return _repeated(op, layer, x)
-    expect_shape(layer, 1, op.shape(mask[0]), shape, "the mask has a place for each element")
+    layer.expect_shape(1, mask[0], shape, "the mask has a place for each element")
     if {"upsample_h", "upsample_w"} <= p.given:
         return _placed(op, x, mask[0], op.constant([p.upsample_h, p.upsample_w]))
     scales = [p.scale_h, p.scale_w] if {"scale_h", "scale_w"} <= p.given else [2 if p.scale is None else p.scale] * 2
@@ -76,18 +72,10 @@ def _repeated(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     labels={1: REAL},
     unpooling_param={
         "unpool": Enum("MAX", "AVE", "TILE"),
-        "pad": UInt(0),
-        "pad_h": UInt(0),
-        "pad_w": UInt(0),
-        "kernel_size": UInt(),
-        "kernel_h": UInt(),
-        "kernel_w": UInt(),
-        "stride": UInt(1),
-        "stride_h": UInt(),
-        "stride_w": UInt(),
-        "unpool_size": UInt(),
-        "unpool_h": UInt(),
-        "unpool_w": UInt(),
+        **both_axes("pad", UInt(0)),
+        **both_axes("kernel_size", UInt()),
+        **both_axes("stride", UInt(1)),
+        **both_axes("unpool_size", UInt()),
     },
 )
 def unpooling(op: Builder, layer: Layer, x: ir.Value, *mask: ir.Value) -> ir.Value:
@@ -97,13 +85,11 @@ def unpooling(op: Builder, layer: Layer, x: ir.Value, *mask: ir.Value) -> ir.Val
     grows to ``unpool_size``, else to the larger of (n − 1) · stride + kernel and n · stride + 1. For AVE and TILE alike
     the gradient is the mean over the window, as Caffe's is.
     """
-    p, shape = layer.unpooling_param, op.shape(x)
-    if len(shape) != 4:
-        raise layer.error(f"bottom {layer.spec.bottoms[0]!r} has the shape {dims_text(shape)}: it takes 4 axes")
-    kernel, strides = _pair(layer, "kernel", "kernel_size"), _pair(layer, "stride", "stride")
+    p, shape = layer.unpooling_param, layer.expect_axes(0, x, 4)
+    kernel, strides = (layer.pair("unpooling_param", name, least=1) for name in ("kernel_size", "stride"))
     if p.pad or p.pad_h or p.pad_w:
         raise layer.error("pads must be 0: Caffe takes no other", "unpooling_param")
-    size = _pair(layer, "unpool", "unpool_size")
+    size = layer.optional_pair("unpooling_param", "unpool_size", least=1)
     if size is None:
         # (n − 1) · s + k or n · s + 1, whichever is larger
         size_ = _affine(op, x, strides, [max(k - s, 1) for k, s in zip(kernel, strides, strict=True)])
@@ -111,24 +97,9 @@ def unpooling(op: Builder, layer: Layer, x: ir.Value, *mask: ir.Value) -> ir.Val
         size_ = op.constant(size)
     if p.unpool == "MAX":
         if mask:
-            expect_shape(layer, 1, op.shape(mask[0]), shape, "the mask has a place for each element")
+            layer.expect_shape(1, mask[0], shape, "the mask has a place for each element")
         return _placed(op, x, mask[0] if mask else _first_places(op, x, strides, size_), size_)
     return _over_windows(op, layer, x, kernel, strides, size_)
-
-
-def _pair(layer: Layer, stem: str, one: str) -> list[int] | None:
-    """A parameter given for both axes, or for each; None where it is not given and has no default."""
-    p, two = layer.unpooling_param, (f"{stem}_h", f"{stem}_w")
-    if set(two) & p.given and (one in p.given or not set(two) <= p.given):
-        raise layer.error(f"give {one}, or {two[0]} and {two[1]}", "unpooling_param")
-    values = [getattr(p, name) for name in two] if set(two) <= p.given else [getattr(p, one)] * 2
-    if values[0] is None:
-        if stem == "kernel":
-            raise layer.error("kernel_size is missing: give kernel_size, or kernel_h and kernel_w", "unpooling_param")
-        return None
-    if min(values) < 1:
-        raise layer.error(f"{one} must be 1 or more", "unpooling_param")
-    return values
 
 
 def _affine(op: Builder, x: ir.Value, factors: Sequence[int], summands: Sequence[int]) -> ir.Value:
@@ -161,11 +132,7 @@ def _placed(op: Builder, x: ir.Value, mask: ir.Value, size: ir.Value) -> ir.Valu
 def _first_places(op: Builder, x: ir.Value, strides: Sequence[int], size: ir.Value) -> ir.Value:
     """The place of the first element of each window, or the last place of the image where that lies beyond it."""
     down, across = (
-        op.Min(
-            op.Mul(op.Range(op.constant(0), op.Squeeze(op.dims(x, [axis + 2]), [0]), op.constant(1)), strides[axis]),
-            op.Sub(op.Gather(size, axis), 1),
-        )
-        for axis in (0, 1)
+        op.Min(op.Mul(op.places(x, axis + 2), strides[axis]), op.Sub(op.Gather(size, axis), 1)) for axis in (0, 1)
     )
     places = op.Add(op.Mul(op.Unsqueeze(down, [1]), op.Gather(size, 1)), across)
     return op.Expand(op.Unsqueeze(places, [0, 1]), op.dims(x, range(4)))

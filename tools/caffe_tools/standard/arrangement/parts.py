@@ -1,19 +1,15 @@
-"""Layers that only move elements: Concat, Slice, Split, Flatten, Reshape; and Silence, which swallows them.
+"""Blobs put together and taken apart: Concat, Slice, Split, Tile; and Silence, which swallows them.
 
-Source: Caffe src/caffe/layers/concat_layer.cpp, slice_layer.cpp, split_layer.cpp, flatten_layer.cpp,
-reshape_layer.cpp, silence_layer.cpp.
+Source: Caffe src/caffe/layers/concat_layer.cpp, slice_layer.cpp, split_layer.cpp, tile_layer.cpp, silence_layer.cpp.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
-from caffe_tools.prototxt.fields import Int, Repeated, Submessage, UInt
-from caffe_tools.prototxt.messages import SHAPE
+from caffe_tools.prototxt.fields import Int, Repeated, UInt
 from caffe_tools.standard.layer import Layer, dims_text
 from caffe_tools.standard.registry import layer_type
 
@@ -67,41 +63,18 @@ def split(op: Builder, layer: Layer, x: ir.Value) -> tuple[ir.Value, ...]:
     return (x,) * layer.top_count
 
 
-@layer_type("Flatten", flatten_param={"axis": Int(1), "end_axis": Int(-1)})
-def flatten(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
-    """The axes from ``axis`` to ``end_axis`` as one."""
-    p, shape = layer.flatten_param, op.shape(x)
-    first, last = layer.axis(p.axis, x), layer.axis(p.end_axis, x, "end_axis")
-    if last < first - 1:
-        raise layer.error(f"end_axis {p.end_axis} stands before axis {p.axis}")
-    # of no axes at all (end_axis next before axis) Caffe makes one of size 1
-    merged = shape[first : last + 1]
-    size = math.prod(merged) if all(isinstance(dim, int) for dim in merged) else -1
-    return op.reshape(x, [*shape[:first], size, *shape[last + 1 :]])
-
-
-@layer_type("Reshape", reshape_param={"shape": Submessage(SHAPE), "axis": Int(0), "num_axes": Int(-1)})
-def reshape(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
-    """``shape`` replaces ``num_axes`` axes from ``axis`` on; in it 0 copies a dim and -1 takes what is left."""
-    p, source = layer.reshape_param, op.shape(x)
-    rank = len(source)
-    start = p.axis if p.axis >= 0 else rank + p.axis + 1
-    if not 0 <= start <= rank:
-        raise layer.error(f"axis {p.axis} is out of range for a blob of {rank} axes")
-    end = rank if p.num_axes == -1 else start + p.num_axes
-    if p.num_axes < -1 or end > rank:
-        raise layer.error(f"num_axes {p.num_axes} from axis {start} on is out of range for a blob of {rank} axes")
-    middle = []
-    for position, dim in enumerate(p.shape.dim):
-        if dim == 0 and start + position >= rank:
-            raise layer.error(f"dim {position} of its shape is 0 (copy), but the bottom has no axis {start + position}")
-        middle.append(source[start + position] if dim == 0 else dim)
-    if any(isinstance(dim, int) and dim < -1 for dim in middle) or middle.count(-1) > 1:
-        raise layer.error(f"its shape {list(p.shape.dim)} may hold one -1 and no other negative dim")
-    dims = [*source[:start], *middle, *source[end:]]
-    if -1 not in dims and all(isinstance(d, int) for d in (*dims, *source)) and math.prod(dims) != math.prod(source):
-        raise layer.error(f"cannot reshape {dims_text(source)} to {dims_text(dims)}: the counts do not match")
-    return op.reshape(x, dims)
+@layer_type("Tile", tile_param={"axis": Int(1), "tiles": Int()})
+def tile(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """``tiles`` copies of the bottom side by side along ``axis``."""
+    p, shape = layer.tile_param, list(op.shape(x))
+    axis = layer.axis(p.axis, x)
+    if p.tiles is None or p.tiles < 1:
+        raise layer.error("tiles is missing or below 1: give the number of copies")
+    repeats = [p.tiles if i == axis else 1 for i in range(len(shape))]
+    y = op.Tile(x, repeats)
+    shape[axis] = shape[axis] * p.tiles if isinstance(shape[axis], int) else f"{shape[axis]}*{p.tiles}"
+    y.shape = ir.Shape(shape)
+    return y
 
 
 @layer_type("Silence", bottoms=(1, None), tops=0)

@@ -1,4 +1,4 @@
-"""Reorg and Region of YOLO v2, index by index."""
+"""Channels that change places with each other (ShuffleChannel) or with pixels (Reorg), index by index."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from caffe_tools.errors import NetError
-from one_layer import assert_transposed, diffs_of, exported_tops, net_over, top_of
+from one_layer import assert_transposed, exported_tops, net_over, top_of
 
 X = np.random.default_rng(0).normal(size=(2, 8, 4, 6)).astype(np.float32)
 
@@ -45,27 +45,17 @@ def test_a_stride_that_does_not_fit_is_refused(text, message):
         top_of("Reorg", {"x": X}, f"reorg_param {{ {text} }}")
 
 
-REGION = "region_param { classes: 3 coords: 4 num: 2 %s }"
+WIDE = np.random.default_rng(1).normal(size=(2, 6, 5, 7)).astype(np.float32)
 
 
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x.astype(np.float64)))
+def test_channels_are_dealt_out_to_the_groups():
+    net = net_over("ShuffleChannel", {"x": WIDE}, "shuffle_channel_param { group: 3 }")
+    np.testing.assert_array_equal(net.forward()["top"], WIDE[:, [0, 2, 4, 1, 3, 5]])
+    more = np.concatenate([WIDE, -WIDE])
+    np.testing.assert_array_equal(exported_tops(net, {"x": more})["top"], more[:, [0, 2, 4, 1, 3, 5]])
+    assert_transposed(net, "x")
 
 
-@pytest.mark.parametrize("softmax", [True, False])
-def test_region_activates_each_box_of_each_cell(softmax):
-    x = np.random.default_rng(1).normal(size=(2, 16, 3, 5)).astype(np.float32)
-    wanted = x.astype(np.float64).reshape(2, 2, 8, 3, 5).copy()
-    wanted[:, :, [0, 1, 4]] = sigmoid(wanted[:, :, [0, 1, 4]])
-    classes = wanted[:, :, 5:]
-    wanted[:, :, 5:] = np.exp(classes) / np.exp(classes).sum(2, keepdims=True) if softmax else sigmoid(classes)
-    net = net_over("Region", {"x": x}, REGION % f"do_softmax: {str(softmax).lower()} anchors: 1.5 anchors: 2")
-    np.testing.assert_allclose(net.forward()["top"], wanted.reshape(x.shape), rtol=1e-5)
-    more = np.concatenate([x, x])
-    np.testing.assert_allclose(exported_tops(net, {"x": more})["top"][2:], wanted.reshape(x.shape), rtol=1e-5)
-    assert not diffs_of(net, top=np.ones_like(x))["x"].any()
-
-
-def test_region_refuses_channels_that_make_no_boxes():
-    with pytest.raises(NetError, match="2 boxes of 4 coords and 3 classes need N×16×H×W"):
-        top_of("Region", {"x": X}, REGION % "")
+def test_groups_must_divide_the_channels():
+    with pytest.raises(NetError, match="group 4 must divide the 6 channels"):
+        top_of("ShuffleChannel", {"x": WIDE}, "shuffle_channel_param { group: 4 }")

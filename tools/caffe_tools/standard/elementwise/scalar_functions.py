@@ -1,17 +1,18 @@
-"""Layers that map each element by a function: AbsVal, BNLL, Clip, ELU, Exp, Log, Swish, Threshold.
+"""Layers that map each element by a function of one number: AbsVal, Clip, Exp, Log, Power, Threshold.
 
-Source: Caffe src/caffe/layers/absval_layer.cpp, bnll_layer.cpp, clip_layer.cpp, elu_layer.cpp, exp_layer.cpp,
-log_layer.cpp, swish_layer.cpp, threshold_layer.cpp.
+Source: Caffe src/caffe/layers/absval_layer.cpp, clip_layer.cpp, exp_layer.cpp, log_layer.cpp, power_layer.cpp,
+threshold_layer.cpp.
 """
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Float, Values
-from caffe_tools.prototxt.messages import ENGINE
 from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import layer_type
 
@@ -20,12 +21,6 @@ from caffe_tools.standard.registry import layer_type
 def absval(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """|x|"""
     return op.Abs(x)
-
-
-@layer_type("BNLL")
-def bnll(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
-    """log(1 + exp(x)), the binomial normal log likelihood."""
-    return op.Softplus(x)
 
 
 @layer_type("Clip", clip_param={"min": Float(), "max": Float()})
@@ -37,21 +32,6 @@ def clip(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     if not p.min <= p.max:
         raise layer.error(f"min {p.min:g} must not be above max {p.max:g}")
     return op.Clip(x, p.min, p.max)
-
-
-@layer_type("ELU", elu_param={"alpha": Float(1.0)})
-def elu(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
-    """x where x > 0, elsewhere alpha · (exp(x) − 1)."""
-    return op.Elu(x, alpha=layer.elu_param.alpha)
-
-
-def _log_of_base(layer: Layer, p: Values) -> float:
-    """The natural logarithm of ``base``, where -1 stands for e."""
-    if p.base == -1:
-        return 1.0
-    if not 0 < p.base < math.inf:
-        raise layer.error(f"base {p.base:g} must be above 0, or -1 for e")
-    return math.log(p.base)
 
 
 EXPONENT = {"base": Float(-1.0), "scale": Float(1.0), "shift": Float(0.0)}
@@ -80,10 +60,28 @@ def log(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     return _times(op, op.Log(y), 1 / log_of_base)
 
 
-@layer_type("Swish", swish_param={"beta": Float(1.0), "engine": ENGINE})
-def swish(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
-    """x · sigmoid(beta · x)"""
-    return op.Mul(x, op.Sigmoid(_times(op, x, layer.swish_param.beta)))
+def _log_of_base(layer: Layer, p: Values) -> float:
+    """The natural logarithm of ``base``, where -1 stands for e."""
+    if p.base == -1:
+        return 1.0
+    if not 0 < p.base < math.inf:
+        raise layer.error(f"base {p.base:g} must be above 0, or -1 for e")
+    return math.log(p.base)
+
+
+@layer_type("Power", power_param={"power": Float(1.0), "scale": Float(1.0), "shift": Float(0.0)})
+def power(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """(shift + scale · x) ^ power"""
+    p = layer.power_param
+    if p.power == 0 or p.scale == 0:
+        with np.errstate(all="ignore"):  # 0 to a negative power is inf, as in C
+            constant = np.power(np.float32(p.shift), np.float32(p.power))
+        return op.Add(op.zeros(x), float(constant))
+    y = x if p.scale == 1 else op.Mul(x, p.scale)
+    y = y if p.shift == 0 else op.Add(y, p.shift)
+    if p.power == 2:
+        return op.Mul(y, y)
+    return y if p.power == 1 else op.Pow(y, p.power)
 
 
 @layer_type("Threshold", threshold_param={"threshold": Float(0.0)})
