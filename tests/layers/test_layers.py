@@ -239,3 +239,28 @@ def test_blobs_of_float64_are_computed_in_float64():
     run = Run(caffe_layers.SoftmaxLossLayer, "", [scores, labels], dtype=np.float64).forward()
     assert run.top[0].data[0] == F.softmax_loss(scores, labels)[0]
     assert blob_of(scores, np.float64).data.dtype == run.backward().dtype
+
+
+# --- what the bottoms hold ---
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_layer_says_what_its_bottoms_hold_before_set_up_and_after(layer):
+    known = {"class index", "0 or 1", "real", "distribution", "probabilities", None}
+    assert {LAYERS[layer]().holds(index) for index in range(len(LAYERS[layer].bottoms))} <= known
+
+
+@pytest.mark.parametrize(
+    ("layer", "params", "held"),
+    [
+        ("SoftmaxLossLayer", {}, [None, "class index", "real"]),
+        ("SoftmaxLossLayer", {"target": "distribution"}, [None, "distribution", "real"]),
+        ("CrossEntropyLossLayer", {"target": "multi_label"}, ["probabilities", "0 or 1", "real"]),
+        ("SigmoidFocalLossLayer", {}, [None, "0 or 1", "real"]),
+        ("SoftmaxLayer", {}, [None]),
+    ],
+)
+def test_what_a_bottom_holds_follows_the_target(layer, params, held):
+    bottoms = Case(layer, params=params).arrays() if layer in LOSSES else [np.zeros((2, 3))]
+    run = Run(LAYERS[layer], params, bottoms)
+    assert [run.layer.holds(index) for index in range(len(held))] == held
