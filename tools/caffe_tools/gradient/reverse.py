@@ -54,12 +54,13 @@ def _values_that_depend_on(op: Builder, by: Sequence[ir.Value]) -> set[ir.Value]
     return depends
 
 
-def _last_node(op: Builder, tops: Sequence[ir.Value]) -> ir.Node:
+def _last_node(op: Builder, tops: Sequence[ir.Value]) -> ir.Node | None:
+    """The last of the nodes that make the tops; None where they are inputs of the graph."""
     nodes = [node for top in tops if (node := top.producer()) is not None]
     if len(nodes) > 1:
         order = {node: index for index, node in enumerate(op.graph)}
         nodes.sort(key=lambda node: order[node])
-    return nodes[-1]
+    return nodes[-1] if nodes else None
 
 
 def _defined_gradient(
