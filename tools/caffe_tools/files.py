@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from caffe_tools.errors import CaffeToolsError, NetError, one_line
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @contextmanager
@@ -49,8 +51,8 @@ def strict_json(value: Any) -> Any:
         return {key: strict_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [strict_json(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
 
 
@@ -74,6 +76,8 @@ def kind_by_magic(head: bytes) -> str | None:
 
 def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The arrays of an ``.npz``; NetError where it is not there, is none, or holds pickled objects."""
+    import numpy as np
+
     try:
         stored = np.load(path, allow_pickle=False)
         if isinstance(stored, np.ndarray):
@@ -90,5 +94,7 @@ def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an ``.npz``; nothing is left at ``path`` if that fails."""
+    import numpy as np
+
     with whole_file(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ def drawn(shapes, layers, seed=0):
 def test_check_draws_all_labels_of_the_type_and_no_other(type_):
     assert type_ in SAMPLES, f"{type_} takes class indices: give it a sample net"
     shapes, rest = SAMPLES[type_]
-    net = drawn(shapes, layer(type_, "it", " ".join(shapes), "top", rest))
+    net = drawn(shapes, layer("it", type_, " ".join(shapes), "top", rest))
     assert set(np.unique(net.blobs["label"].data)) == {0, 1, 2}
     assert all(result.agrees for result in check(net))
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from caffe_layers import CrossEntropyLossLayer
 from caffe_tools.net.backward_need import has_loss
 from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
@@ -49,9 +48,8 @@ class Reader:
         """What the blob must hold for it; None where any number will do."""
         if isinstance(self.layer, StandardLayer):
             return self.layer.kind.holds(self.index)
-        if hasattr(self.layer.instance, "holds"):
-            return self.layer.instance.holds(self.index)
-        return _holds_until_layers_say_it(self.layer, self.index)
+        holds = getattr(self.layer.instance, "holds", None)
+        return holds(self.index) if callable(holds) else None
 
     @property
     def axis(self) -> int:
@@ -102,15 +100,3 @@ def _readers(net: Net, blob: str) -> list[Reader]:
             else:
                 found.append(Reader(layer, index, net.blobs[spec.bottoms[0]].shape))
     return found
-
-
-def _holds_until_layers_say_it(layer: PythonLayer, index: int) -> str | None:
-    """FALLBACK, to be deleted when the classes of caffe_layers have ``holds``: what they hold, told from outside."""
-    if index == 0 and issubclass(layer.layer_class, CrossEntropyLossLayer):
-        return PROBABILITIES
-    if not hasattr(layer.instance, "params") or layer.allow_force_backward(index):
-        return None
-    if index == 2:
-        return REAL
-    target = layer.instance.params.get("target", "index")
-    return {"index": CLASS_INDEX, "multi_label": BINARY, "distribution": DISTRIBUTION}[target]
