@@ -19,8 +19,8 @@ from caffe_tools.check.gradcheck import gradcheck, make_layer
 from caffe_tools.errors import CaffeToolsError, NetError
 from caffe_tools.export.export import ExportOptions, export, save
 from caffe_tools.files import load_arrays, save_arrays, write_json, write_text
-from caffe_tools.net.backward_need import has_loss
-from caffe_tools.net.inputs import draw_inputs, fed_from_outside, feed
+from caffe_tools.net.arrays import IN, of_kind
+from caffe_tools.net.inputs import draw_inputs, feed, what_comes_out, what_goes_in
 from caffe_tools.net.net import Net
 from caffe_tools.prototxt.message import Message
 from caffe_tools.prototxt.net_spec import read_net
@@ -59,16 +59,16 @@ def _reference(options: argparse.Namespace) -> Mapping[str, np.ndarray] | Peer |
 def run_run(options: argparse.Namespace) -> int:
     with _progress(f"running {options.net}") as progress:
         net = _load_net(options)
-        if options.backward and not any(net.backward_need.layers):
+        if options.backward and not net.runs_backward:
             raise NetError("nothing runs backward in this net: no learnable blob lies under a loss")
         progress("forward")
-        arrays = {key: array.copy() for key, array in _put_in(net, options.backward).items()}
+        arrays = {key: array.copy() for key, array in what_goes_in(net, options.backward).items()}
         net.forward()
         if options.backward:
             progress("backward")
             net.backward()
     if options.save:
-        save_arrays(options.save, arrays | _come_out(net, options.backward))
+        save_arrays(options.save, arrays | what_comes_out(net, options.backward))
     report.print_run(report.make_console(), net, options.backward)
     return AGREES
 
@@ -94,7 +94,7 @@ def run_export(options: argparse.Namespace) -> int:
         )
         progress("writing")
         save(exported, options.output)
-    report.print_export(report.make_console(), exported.graph, options.output)
+    report.print_export(report.make_console(), exported.ir_model, options.output)
     return AGREES
 
 
@@ -145,7 +145,7 @@ def _load_net(options: argparse.Namespace, default_phase: str | None = None) -> 
         phase,
         weights=options.weights,
         allow_modules=options.allow_module,
-        input_shapes={key.removeprefix("in/"): array.shape for key, array in arrays.items() if key.startswith("in/")},
+        input_shapes={name: array.shape for name, array in of_kind(IN, arrays).items()},
         seed=options.seed,
         **state,
     )
@@ -171,24 +171,6 @@ def _natural_phase(message: Message, state: dict) -> str:
     except NetError:
         return "TEST"
     return "TRAIN" if any("Loss" in layer.type or any(layer.loss_weights) for layer in layers) else "TEST"
-
-
-def _put_in(net: Net, backward: bool) -> dict[str, np.ndarray]:
-    arrays = {f"in/{name}": net.blobs[name].data for name in fed_from_outside(net)}
-    arrays |= {f"param/{name}/{i}": blob.data for name, blobs in net.params.items() for i, blob in enumerate(blobs)}
-    if backward and not has_loss(net):
-        arrays |= {f"top_diff/{name}": net.blobs[name].diff for name in net.outputs}
-    return arrays
-
-
-def _come_out(net: Net, backward: bool) -> dict[str, np.ndarray]:
-    splits = {top for spec in net.spec.layers if spec.is_inserted for top in spec.tops}
-    blobs = {name: blob for name, blob in net.blobs.items() if name not in splits}
-    arrays = {f"data/{name}": blob.data for name, blob in blobs.items()}
-    if backward:
-        arrays |= {f"diff/{name}": blob.diff for name, blob in blobs.items()}
-        arrays |= {f"pdiff/{n}/{i}": blob.diff for n, all_ in net.params.items() for i, blob in enumerate(all_)}
-    return arrays
 
 
 @contextmanager

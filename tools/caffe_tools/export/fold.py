@@ -6,10 +6,12 @@ f = s / √(variance + eps).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from caffe_tools.net.layer import EmbeddedLayer
 from caffe_tools.net.net import Net
 from caffe_tools.net.standard_layer import StandardLayer
 from caffe_tools.prototxt.layer_spec import LayerSpec
@@ -33,34 +35,31 @@ def fold(net: Net) -> tuple[dict[str, Folded], set[str]]:
     folded: dict[str, Folded] = {}
     vanished: set[str] = set()
     for index, layer in enumerate(net.layers):
-        if layer.type in OUTPUT_AXIS and isinstance(layer, StandardLayer) and len(net.spec.layers[index].tops) == 1:
-            chain = _chain_behind(net, index)
-            if chain and _is_unshared(net, index):
+        if layer.type in OUTPUT_AXIS and isinstance(layer, StandardLayer) and len(layer.spec.tops) == 1:
+            chain = _chain_behind(layer, net.layers[index + 1 :], net.outputs)
+            if chain and _is_unshared(layer, net.layers):
                 folded[layer.spec.name] = _fold_chain(layer, chain)
                 vanished |= {follower.spec.name for follower in chain}
     return folded, vanished
 
 
-def _chain_behind(net: Net, index: int) -> list[StandardLayer]:
+def _chain_behind(layer: StandardLayer, behind: Sequence[EmbeddedLayer], outputs: list[str]) -> list[StandardLayer]:
     """The BatchNorm and the Scale that alone read the layer's top, one after the other."""
     chain: list[StandardLayer] = []
-    blob = net.spec.layers[index].tops[0]
-    for position in range(index + 1, len(net.layers)):
-        spec, layer = net.spec.layers[position], net.layers[position]
+    blob = layer.spec.tops[0]
+    for position, follower in enumerate(behind):
+        spec = follower.spec
         if blob not in spec.bottoms:
             continue
         wanted = ("BatchNorm", "Scale")[len(chain)] if len(chain) < 2 else None
-        if spec.type != wanted or not _can_fold(layer):
+        if spec.type != wanted or not isinstance(follower, StandardLayer) or not _can_fold(follower):
             break
-        chain.append(layer)
-        if spec.tops[0] != blob and _is_read_later(net, position, blob):
+        chain.append(follower)
+        is_read_later = blob in outputs or any(blob in later.spec.bottoms for later in behind[position + 1 :])
+        if spec.tops[0] != blob and is_read_later:
             return chain[:-1]
         blob = spec.tops[0]
     return chain
-
-
-def _is_read_later(net: Net, position: int, blob: str) -> bool:
-    return blob in net.outputs or any(blob in spec.bottoms for spec in net.spec.layers[position + 1 :])
 
 
 def _can_fold(layer: StandardLayer) -> bool:
@@ -71,12 +70,10 @@ def _can_fold(layer: StandardLayer) -> bool:
     return len(layer.spec.bottoms) == 1 and p.axis == 1 and p.num_axes == 1
 
 
-def _is_unshared(net: Net, index: int) -> bool:
+def _is_unshared(layer: StandardLayer, layers: Sequence[EmbeddedLayer]) -> bool:
     """Whether no other layer uses the layer's learnable blobs."""
-    mine = {id(blob.data) for blob in net.layers[index].blobs}
-    return not any(
-        id(blob.data) in mine for position, layer in enumerate(net.layers) if position != index for blob in layer.blobs
-    )
+    mine = {blob.memory for blob in layer.blobs}
+    return mine.isdisjoint(blob.memory for other in layers if other is not layer for blob in other.blobs)
 
 
 def _fold_chain(layer: StandardLayer, chain: list[StandardLayer]) -> Folded:

@@ -25,32 +25,35 @@ class LayerFunction:
     attributes: Mapping[str, Any]
 
 
-def as_functions(op: Builder, layers: Mapping[str, LayerFunction]) -> list[ir.Function]:
-    """Replace the nodes of each of ``layers`` (by layer name) in ``op``'s graph by calls, and give the functions."""
-    groups: dict[tuple[str, bool], list[ir.Node]] = {}
-    for node in op.graph:
-        layer = node.metadata_props.get("layer", "")
-        if layer in layers:
-            groups.setdefault((layer, "gradient" in node.metadata_props), []).append(node)
-    functions: dict[bytes, ir.Function] = {}
-    names: set[str] = set()
-    for (layer, is_gradient), nodes in groups.items():
-        shown = layers[layer]
-        inputs, outputs = _boundary(op, nodes)
-        name = f"{shown.name}Gradient" if is_gradient else shown.name
-        body = _function(op, shown, name, nodes, inputs, outputs)
-        key = ir.to_proto(body).SerializeToString()
-        if key not in functions:
+class LayersAsFunctions(ir.passes.InPlacePass):
+    """Replace the nodes of each of ``layers`` (by layer name) by calls of functions, which the model gets.
+
+    The constants that are in the functions then are left behind in the graph, unused.
+    """
+
+    def __init__(self, op: Builder, layers: Mapping[str, LayerFunction]) -> None:
+        super().__init__()
+        self.op, self.layers = op, layers
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        groups: dict[tuple[str, bool], list[ir.Node]] = {}
+        for node in model.graph:
+            layer = node.metadata_props.get("layer", "")
+            if layer in self.layers:
+                groups.setdefault((layer, "gradient" in node.metadata_props), []).append(node)
+        functions: dict[bytes, ir.Function] = {}
+        for (layer, is_gradient), nodes in groups.items():
+            shown = self.layers[layer]
+            inputs, outputs = _boundary(self.op, nodes)
+            name = f"{shown.name}Gradient" if is_gradient else shown.name
+            body = _function(self.op, shown, name, nodes, inputs, outputs)
+            function = functions.setdefault(ir.to_proto(body).SerializeToString(), body)
             number = 2
-            while body.name in names:
-                body.name, number = f"{name}_{number}", number + 1
-            names.add(body.name)
-            functions[key] = body
-        _replace_by_call(op, functions[key], shown, layer, nodes, inputs, outputs)
-    for function in functions.values():
-        op.graph.opset_imports.setdefault(function.domain, 1)
-    op.remove_unused()  # the constants that are in the functions now
-    return list(functions.values())
+            while model.functions.setdefault(function.identifier(), function) is not function:
+                function.name, number = f"{name}_{number}", number + 1
+            model.graph.opset_imports.setdefault(function.domain, 1)
+            _replace_by_call(self.op, function, shown, layer, nodes, inputs, outputs)
+        return ir.passes.PassResult(model, bool(groups))
 
 
 def _boundary(op: Builder, nodes: Sequence[ir.Node]) -> tuple[list[ir.Value], list[ir.Value]]:

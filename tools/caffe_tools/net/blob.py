@@ -48,6 +48,11 @@ class Blob:
         return self.data.size
 
     @property
+    def memory(self) -> int:
+        """Where its data lies. Blobs with one memory are one blob, though each may show it in a shape of its own."""
+        return memory_of(self.data)
+
+    @property
     def num(self) -> int:
         return self._legacy_dim(0)
 
@@ -70,6 +75,11 @@ class Blob:
 
     def __repr__(self) -> str:
         return f"Blob{self.shape}"
+
+
+def memory_of(array: np.ndarray) -> int:
+    """The address of the array's values; an array that has none is like no other."""
+    return array.__array_interface__["data"][0] if array.size else id(array)
 
 
 class Blobs(list):

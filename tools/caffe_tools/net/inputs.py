@@ -1,112 +1,120 @@
-"""What a net is fed: arrays from an ``.npz``, and drawn ones where none are given.
-
-Keys of an ``.npz``: what goes in is ``in/<blob>``, ``param/<layer>/<i>``, and ``top_diff/<blob>`` (for a net without a
-loss, the diffs of its outputs); what comes out is ``data/<blob>``, ``diff/<blob>``, ``pdiff/<layer>/<i>``,
-``param_after/<layer>/<i>`` (stored blobs that the forward pass changes) and ``total_loss``.
-"""
+"""What a net is fed: arrays by the keys of an ``.npz`` (``arrays.py``), and drawn ones where none are given."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import numpy as np
 
 from caffe_layers import CrossEntropyLossLayer
 from caffe_tools.errors import NetError
-from caffe_tools.net.backward_need import has_loss
+from caffe_tools.net.arrays import (
+    DATA,
+    DIFF,
+    IN,
+    PARAM,
+    PARAM_AFTER,
+    PDIFF,
+    TOP_DIFF,
+    TOTAL_LOSS,
+    Arrays,
+    key_of,
+    keyed,
+    kind_and_name,
+    layer_of,
+    of_kind,
+)
 from caffe_tools.net.blob import Blob
 from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
-from caffe_tools.net.source_layer import SourceLayer
 from caffe_tools.net.standard_layer import StandardLayer
-from caffe_tools.prototxt.fields import Values
 from caffe_tools.standard.registry import BINARY, CLASS_INDEX, REAL
 
 DISTRIBUTION, PROBABILITIES = "distribution", "probabilities"
-GOES_IN = ("in/", "param/", "top_diff/")
-COMES_OUT = ("data/", "diff/", "pdiff/", "param_after/", "total_loss")
+GOES_IN = (IN, PARAM, TOP_DIFF)
+COMES_OUT = (DATA, DIFF, PDIFF, PARAM_AFTER)
 
 
-def feed(net: Net, arrays: Mapping[str, np.ndarray], source: str) -> set[str]:
+def feed(net: Net, arrays: Arrays, source: str) -> set[str]:
     """Put ``in/…``, ``param/…`` and ``top_diff/…`` into the net, reshaping it where inputs have other shapes.
 
     Returns their keys. Raises NetError, naming ``source`` and the key, where an array does not fit.
     """
     for key in arrays:
-        if not key.startswith((*GOES_IN, *COMES_OUT)):
-            known = ", ".join(f"{prefix}…" for prefix in GOES_IN)
+        if kind_and_name(key)[0] not in (*GOES_IN, *COMES_OUT) and key != TOTAL_LOSS:
+            known = ", ".join(key_of(kind, "…") for kind in GOES_IN)
             raise NetError(f"{source}: the key {key!r} is none that a net is fed: those begin with {known}")
-    fed = {key: array for key, array in arrays.items() if key.startswith(GOES_IN)}
+    fed = {key: array for key, array in arrays.items() if kind_and_name(key)[0] in GOES_IN}
     for key, array in fed.items():
         if array.dtype.kind not in "fiub":
             raise NetError(f"{source}: {key} holds {array.dtype}, not numbers")
-    _feed_inputs(net, fed, source)
+    for name, array in of_kind(IN, fed).items():
+        if name not in fed_from_outside(net):
+            raise NetError(f"{source}: {key_of(IN, name)}: {_why_not_fed(net, name)}")
+        net.blobs[name].reshape(*array.shape)
+        net.blobs[name].data[...] = array
+    net.reshape()
     for key, array in fed.items():
-        if key.startswith("param/"):
-            _feed(_learnable_blob(net, key, source), "data", array, key, source)
-        elif key.startswith("top_diff/"):
-            _feed(_loss_free_output(net, key, source), "diff", array, key, source)
+        kind, name = kind_and_name(key)
+        if kind == PARAM:
+            _feed(_learnable_blob(net, name, f"{source}: {key}"), "data", array, f"{source}: {key}")
+        elif kind == TOP_DIFF:
+            _feed(_loss_free_output(net, name, f"{source}: {key}"), "diff", array, f"{source}: {key}")
     return set(fed)
 
 
-def _feed_inputs(net: Net, arrays: Mapping[str, np.ndarray], source: str) -> None:
-    for key, array in arrays.items():
-        if key.startswith("in/"):
-            name = key.removeprefix("in/")
-            if name not in fed_from_outside(net):
-                raise NetError(f"{source}: {key}: {_why_not_fed(net, name)}")
-            net.blobs[name].reshape(*array.shape)
-            net.blobs[name].data[...] = array
-    net.reshape()
+def what_goes_in(net: Net, backward: bool) -> dict[str, np.ndarray]:
+    """The arrays that ``feed`` puts in, as the net holds them; with those that ``backward`` starts from."""
+    arrays = keyed(IN, {name: net.blobs[name].data for name in fed_from_outside(net)})
+    arrays |= keyed(PARAM, {name: blob.data for name, blob in net.learnable.items()})
+    if backward and not net.has_loss:
+        arrays |= keyed(TOP_DIFF, {name: net.blobs[name].diff for name in net.outputs})
+    return arrays
+
+
+def what_comes_out(net: Net, backward: bool) -> dict[str, np.ndarray]:
+    """The blobs of the net after a forward pass, with their diffs and those of the learnable blobs after backward."""
+    blobs = {name: blob for name, blob in net.blobs.items() if name not in net.copies}
+    arrays = keyed(DATA, {name: blob.data for name, blob in blobs.items()})
+    if backward:
+        arrays |= keyed(DIFF, {name: blob.diff for name, blob in blobs.items()})
+        arrays |= keyed(PDIFF, {name: blob.diff for name, blob in net.learnable.items()})
+    return arrays
 
 
 def fed_from_outside(net: Net) -> list[str]:
     """The blobs that keep what is put into them: tops of Input layers, and those that are filled once, if ever."""
-    return [top for top, filler in _source_tops(net) if filler is None or filler.type == "constant"]
-
-
-def _left_empty(net: Net) -> list[str]:
-    """The blobs that nobody but the user fills."""
-    return [top for top, filler in _source_tops(net) if filler is None]
-
-
-def _source_tops(net: Net) -> list[tuple[str, Values | None]]:
-    return [
-        (top, source.filler)
-        for spec, layer in zip(net.spec.layers, net.layers, strict=True)
-        if isinstance(layer, SourceLayer)
-        for top, source in zip(spec.tops, layer.sources, strict=True)
-    ]
+    fillers = {top: source.filler for top, source in net.sources.items()}
+    return [top for top, filler in fillers.items() if filler is None or filler.type == "constant"]
 
 
 def _why_not_fed(net: Net, blob: str) -> str:
     names = ", ".join(fed_from_outside(net)) or "none"
-    for spec in net.spec.layers:
-        if blob in spec.tops:
-            return f"{spec} makes the blob {blob!r} in every forward pass; blobs that can be fed: {names}"
+    for placed in net.placed:
+        if blob in placed.spec.tops:
+            return f"{placed.spec} makes the blob {blob!r} in every forward pass; blobs that can be fed: {names}"
     return f"the net has no blob {blob!r}; blobs that can be fed: {names}"
 
 
-def _learnable_blob(net: Net, key: str, source: str) -> Blob:
-    layer, _, number = key.removeprefix("param/").rpartition("/")
-    blobs = net.params.get(layer, [])
-    if not number.isdigit() or int(number) >= len(blobs):
-        raise NetError(f"{source}: {key}: the net has no such learnable blob (layer {layer!r} has {len(blobs)})")
-    return blobs[int(number)]
+def _learnable_blob(net: Net, name: str, where: str) -> Blob:
+    blobs, layer = net.learnable, layer_of(name)
+    if name not in blobs:
+        count = len(net.params.get(layer, []))
+        raise NetError(f"{where}: the net has no such learnable blob (layer {layer!r} has {count})")
+    return blobs[name]
 
 
-def _loss_free_output(net: Net, key: str, source: str) -> Blob:
-    name = key.removeprefix("top_diff/")
-    if has_loss(net):
-        raise NetError(f"{source}: {key}: backward starts at this net's losses, not at given diffs")
+def _loss_free_output(net: Net, name: str, where: str) -> Blob:
+    if net.has_loss:
+        raise NetError(f"{where}: backward starts at this net's losses, not at given diffs")
     if name not in net.outputs:
-        raise NetError(f"{source}: {key}: the net has no output {name!r}: it has {', '.join(net.outputs)}")
+        raise NetError(f"{where}: the net has no output {name!r}: it has {', '.join(net.outputs)}")
     return net.blobs[name]
 
 
-def _feed(blob: Blob, part: str, array: np.ndarray, key: str, source: str) -> None:
+def _feed(blob: Blob, part: str, array: np.ndarray, where: str) -> None:
     if array.shape != blob.shape:
-        raise NetError(f"{source}: {key} has the shape {array.shape}, the net's blob has {blob.shape}")
+        raise NetError(f"{where} has the shape {array.shape}, the net's blob has {blob.shape}")
     getattr(blob, part)[...] = array
 
 
@@ -116,11 +124,11 @@ def draw_inputs(net: Net, fed: Collection[str], seed: int = 0) -> None:
     So are the diffs from which the backward of a net without a loss starts; if some of them are fed, the others are 0.
     """
     random = np.random.default_rng(seed)
-    for name in _left_empty(net):
-        if f"in/{name}" not in fed:
+    for name in net.inputs:
+        if key_of(IN, name) not in fed:
             blob = net.blobs[name]
             blob.data[...] = _draw(net, name, blob.shape, random)
-    if not has_loss(net) and not any(key.startswith("top_diff/") for key in fed):
+    if not net.has_loss and not any(kind_and_name(key)[0] == TOP_DIFF for key in fed):
         for name in net.outputs:
             net.blobs[name].diff[...] = random.normal(size=net.blobs[name].shape)
 
@@ -159,15 +167,15 @@ def draw_for_reader(
 def _readers(net: Net, blob: str) -> list[tuple[StandardLayer | PythonLayer, int, tuple[int, ...]]]:
     """The layers that read ``blob``, directly or through a Split; at which bottom, and the shape of their first."""
     found = []
-    for spec, layer in zip(net.spec.layers, net.layers, strict=True):
-        for position, bottom in enumerate(spec.bottoms):
+    for placed in net.placed:
+        for position, bottom in enumerate(placed.spec.bottoms):
             if bottom != blob:
                 continue
-            if spec.is_inserted:
-                for top in spec.tops:
+            if placed.spec.is_inserted:
+                for top in placed.spec.tops:
                     found += _readers(net, top)
             else:
-                found.append((layer, position, net.blobs[spec.bottoms[0]].shape))
+                found.append((placed.layer, position, placed.bottoms[0].shape))
     return found
 
 

@@ -21,7 +21,7 @@ from caffe_tools.prototxt.messages import PYTHON_PARAM
 PHASE_NUMBERS = {"TRAIN": 0, "TEST": 1}
 
 
-def make_instance(cls: type, param_str: str, phase: str, dtype: np.typing.DTypeLike = np.float32) -> Any:
+def make_instance(cls: type[Any], param_str: str, phase: str, dtype: np.typing.DTypeLike = np.float32) -> Any:
     """An instance as Caffe makes it: ``param_str``, ``phase`` and ``blobs`` are there before ``setup``."""
     try:
         instance = cls(None)

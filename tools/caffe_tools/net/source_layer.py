@@ -23,15 +23,19 @@ class SourceLayer:
     is_loss = False
 
     def __init__(
-        self, spec: LayerSpec, random: np.random.Generator, directory: str, shapes: Mapping[str, Sequence[int]]
+        self,
+        spec: LayerSpec,
+        kind: standard.LayerType,
+        random: np.random.Generator,
+        directory: str,
+        shapes: Mapping[str, Sequence[int]],
     ) -> None:
-        self.spec = spec
-        self.type = spec.type
-        self.kind = standard.TYPES[spec.type]
+        self.spec, self.type = spec, spec.type
         self.blobs: list[Blob] = []
         self._given_shapes = shapes
-        check_form(spec, self.kind)
-        self.sources = self.kind.function(standard.Layer(spec, self.kind, self, directory))
+        check_form(spec, kind)
+        # such a layer asks its host for nothing
+        self.sources: list[Source] = kind.function(standard.Layer(spec, kind, self, directory))  # type: ignore[arg-type]
         for source in self.sources:
             if source.filler is not None:
                 fillers.check(source.filler, spec.place)
@@ -64,5 +68,13 @@ class SourceLayer:
             if source.filler is not None and (source.filler.type == "constant") != refill:
                 top.data[...] = fillers.fill(top.shape, source.filler, self._random, self.spec.place)
 
-    def backward(self, *arguments: object) -> None:
+    def learns(self, index: int) -> bool:
+        return False
+
+    def allow_force_backward(self, index: int) -> bool:
+        return False
+
+    def backward(
+        self, tops: Sequence[Blob], propagate_down: Sequence[bool], bottoms: Sequence[Blob], learn: Sequence[bool]
+    ) -> None:
         """Data has no gradient to pass on."""

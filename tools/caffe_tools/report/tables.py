@@ -139,12 +139,12 @@ def print_run(console: Console, net: Net, backward: bool) -> None:
         table.add_column(heading, justify="right")
     rows = {name: net.blobs[name].data for name in net.outputs}
     if backward:
-        rows |= {f"{n}/{i}.diff": b.diff for n, blobs in net.params.items() for i, b in enumerate(blobs)}
+        rows |= {f"{name}.diff": blob.diff for name, blob in net.learnable.items()}
     for name, array in rows.items():
         numbers = [f"{f(array):.6g}" for f in (np.min, np.mean, np.max)] if array.size else [""] * 3
         table.add_row(Text(name), dims(array.shape), *numbers)
     console.print(table)
-    if any(any(weights) for weights in net.loss_weights):
+    if any(any(placed.loss_weights) for placed in net.placed):
         console.print(f"total loss {net.total_loss:.6g}")
 
 

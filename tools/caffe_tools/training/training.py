@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from caffe_tools.errors import SolverError
-from caffe_tools.net.backward_need import has_loss
 from caffe_tools.net.net import Net
 from caffe_tools.training.engines import GraphEngine, LayerEngine
 from caffe_tools.training.run_state import net_state, restore_net
@@ -95,7 +94,7 @@ class Training:
         self._seed = max(self.solver.random_seed, 0) if seed is None else seed
         self._allow_modules = tuple(allow_modules)
         self.net = self._make_net(self.solver.train, self._seed)
-        if not has_loss(self.net):
+        if not self.net.has_loss:
             raise SolverError(f"the training net {self.net.name!r} has no loss: give a layer a loss_weight")
         self.test_nets = [
             self._make_net(source, self._seed + number) for number, source in enumerate(self.solver.tests, start=1)
@@ -218,9 +217,7 @@ class Training:
 
 def _outputs(net: Net) -> list[Output]:
     weights = {
-        top: weight
-        for spec, all_weights in zip(net.spec.layers, net.loss_weights, strict=True)
-        for top, weight in zip(spec.tops, all_weights, strict=True)
+        top: weight for placed in net.placed for top, weight in zip(placed.spec.tops, placed.loss_weights, strict=True)
     }
     return [Output(name, net.blobs[name].data.copy(), weights[name]) for name in net.outputs]
 
