@@ -12,7 +12,8 @@ from caffe_tools.check.compare import ATOL, RTOL, CheckResult, compare
 from caffe_tools.errors import NetError
 from caffe_tools.export.export import Exported, ExportOptions, export
 from caffe_tools.graph.session import make_session, run
-from caffe_tools.net.arrays import (
+from caffe_tools.net.keys import (
+    COMES_OUT,
     DATA,
     DIFF,
     IN,
@@ -22,20 +23,12 @@ from caffe_tools.net.arrays import (
     RANDOM,
     TOP_DIFF,
     Arrays,
-    key_of,
-    keyed,
-    kind_and_name,
-    layer_of,
-    part_of,
+    split_key,
 )
-from caffe_tools.net.blob import Blob
 from caffe_tools.net.layer import PlacedLayer
 from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
 from caffe_tools.net.standard_layer import StandardLayer
-
-COMPARED = (DATA, DIFF, PDIFF, PARAM_AFTER)
-"""The kinds of arrays that are compared."""
 
 Progress = Callable[[str], None]
 Peer = Callable[[Net, Arrays], Arrays]
@@ -51,8 +44,8 @@ class Run:
     notes: list[str] = field(default_factory=list)
 
     def add(self, kind: str, name: str, array: np.ndarray, layer: str) -> None:
-        self.arrays[key_of(kind, name)] = array.copy()
-        self.layers[key_of(kind, name)] = layer
+        self.arrays[kind.key(name)] = array.copy()
+        self.layers[kind.key(name)] = layer
 
 
 def check(
@@ -83,7 +76,7 @@ def check(
         raise NetError("there is nothing to compare: the net computes no blob, it only has data")
     if callable(against):
         progress(f"running in {against_name}")
-        against = against(net, fed | keyed(PARAM, parameters))
+        against = against(net, fed | PARAM.keyed(parameters))
     progress("running in ONNX Runtime")
     if against is not None and training:
         _add_idle_diffs(net, layers, against)
@@ -99,7 +92,7 @@ def check(
     notes += _notes_against(net, layers, against, against_name)
     reference = {key: against[key] for key in layers.arrays if key in against}  # in the order of the layers
     if not reference:
-        raise NetError(f"{against_name} holds no {', '.join(key_of(kind, '…') for kind in COMPARED)} of this net")
+        raise NetError(f"{against_name} holds no {', '.join(kind.key('…') for kind in COMES_OUT)} of this net")
     return [
         compared(against_name, reference, "layer by layer", layers),
         compared(against_name, reference, "ONNX Runtime", onnx),
@@ -113,30 +106,30 @@ def run_layers(net: Net, training: bool, progress: Progress = lambda text: None)
     """
     found = Run({}, {})
     fed: dict[str, np.ndarray] = {}
-    stored = {name: blob.data.copy() for name, blob in _stored_blobs(net).items()}
+    stored = {name: blob.data.copy() for placed in net.placed for name, blob in placed.statistics.items()}
     for placed in net.placed:
         progress(f"forward {placed.name}")
         for bottom in _forward_layer(placed):
             found.notes.append(
                 f"layer {placed.name!r} writes into its bottom {bottom!r}, which Caffe's layers never do"
             )
-            found.layers[key_of(DATA, bottom)] = placed.name
+            found.layers[DATA.key(bottom)] = placed.name
         for top, blob in zip(placed.spec.tops, placed.tops, strict=True):
-            found.layers[key_of(DATA, top)] = placed.name
+            found.layers[DATA.key(top)] = placed.name
             if not placed.bottoms:
-                fed[key_of(IN, top)] = blob.data.copy()
+                fed[IN.key(top)] = blob.data.copy()
         if isinstance(placed.layer, StandardLayer):
-            for index, values in enumerate(placed.layer.random_values):
-                fed[key_of(RANDOM, part_of(placed.name, index))] = values
+            fed |= RANDOM.keyed(placed.layer.random_values)
     # data that is fed agrees by itself
     computed = {top for placed in net.placed if placed.bottoms for top in placed.spec.tops} - set(net.copies)
-    found.arrays = {key_of(DATA, name): blob.data.copy() for name, blob in net.blobs.items() if name in computed}
+    found.arrays = {DATA.key(name): blob.data.copy() for name, blob in net.blobs.items() if name in computed}
     if training:
-        for name, blob in _stored_blobs(net).items():
-            if not np.array_equal(blob.data, stored[name], equal_nan=True):
-                found.add(PARAM_AFTER, name, blob.data, layer_of(name))
+        for placed in net.placed:
+            for name, blob in placed.statistics.items():
+                if not np.array_equal(blob.data, stored[name], equal_nan=True):
+                    found.add(PARAM_AFTER, name, blob.data, placed.name)
         if not net.has_loss:
-            fed |= {key_of(TOP_DIFF, name): net.blobs[name].diff.copy() for name in net.outputs}
+            fed |= {TOP_DIFF.key(name): net.blobs[name].diff.copy() for name in net.outputs}
         _run_backward(net, found, progress)
     return found, fed
 
@@ -150,14 +143,6 @@ def _forward_layer(placed: PlacedLayer) -> list[str]:
     return [name for name, data in before.items() if not np.array_equal(data, bottoms[name].data, equal_nan=True)]
 
 
-def _stored_blobs(net: Net) -> dict[str, Blob]:
-    """The blobs that no gradient changes, but a forward pass may (BatchNorm's statistics)."""
-    parts = [
-        (placed.layer, index, part) for placed in net.placed for index, part in enumerate(placed.learnable.items())
-    ]
-    return {name: blob for layer, index, (name, blob) in parts if not layer.learns(index)}
-
-
 def _run_backward(net: Net, found: Run, progress: Progress) -> None:
     """Add the diffs of the blobs that layers write, in the order in which they are complete, and of what learns."""
     net.clear_param_diffs()
@@ -169,7 +154,7 @@ def _run_backward(net: Net, found: Run, progress: Progress) -> None:
         placed.backward()
         for name, blob, is_written in zip(placed.spec.bottoms, placed.bottoms, placed.propagate_down, strict=True):
             if is_written and name not in copies:
-                found.arrays.pop(key_of(DIFF, name), None)
+                found.arrays.pop(DIFF.key(name), None)
                 found.add(DIFF, name, blob.diff, placed.name)
     owners: set[int] = set()
     for placed in net.placed:
@@ -185,7 +170,7 @@ def _add_idle_diffs(net: Net, layers: Run, against: Arrays) -> None:
     say nothing: a model may well give the gradient by a target."""
     learnable = net.learnable
     for key, reference in against.items():
-        kind, name = kind_and_name(key)
+        kind, name = split_key(key)
         if key in layers.arrays:
             continue
         if kind == DIFF and name in net.blobs and np.any(reference):
@@ -200,9 +185,9 @@ def run_exported(session: onnxruntime.InferenceSession, exported: Exported, fed:
     results = run(session, list(names.values()), exported.feeds(fed), "the exported model") if names else []
     found = dict(zip(names, results, strict=True))
     for key, expected in layers.arrays.items():
-        kind, blob = kind_and_name(key)
+        kind, blob = split_key(key)
         if kind == DIFF and key not in found:  # it is fed, or no gradient reaches it
-            found[key] = fed.get(key_of(TOP_DIFF, blob), np.zeros_like(expected))
+            found[key] = fed.get(TOP_DIFF.key(blob), np.zeros_like(expected))
     return Run(found, layers.layers)
 
 
@@ -235,10 +220,10 @@ def _notes_against(net: Net, layers: Run, against: Arrays, name: str) -> list[st
 
 def _is_news(net: Net, key: str, array: np.ndarray) -> bool:
     """Whether it could be compared: it is no blob that is fed, nor the diff of one that nobody sends a gradient."""
-    kind, name = kind_and_name(key)
+    kind, name = split_key(key)
     if kind == DATA:
         return name not in net.blobs
-    return bool(np.any(array)) if kind in (DIFF, PDIFF) else kind in COMPARED
+    return bool(np.any(array)) if kind in (DIFF, PDIFF) else kind in COMES_OUT
 
 
 def _some(names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from caffe_tools.net.arrays import PDIFF, Arrays, kind_and_name, layer_of, of_kind
+from caffe_tools.net.keys import PDIFF, Arrays, layer_of, split_key
 
 RTOL, ATOL = 1e-4, 0.0
 """An array agrees where every difference is at most RTOL · its largest value + ATOL."""
@@ -65,7 +65,7 @@ def compare(expected: Arrays, found: Arrays, layers: Mapping[str, str], rtol: fl
     rows = []
     scales = _parameter_scales(expected)
     for key, array in expected.items():
-        kind, name = kind_and_name(key)
+        kind, name = split_key(key)
         scale = scales.get(layer_of(name)) if kind == PDIFF else None
         rows.append(difference(key, layers.get(key, ""), array, found.get(key), rtol, atol, scale))
     return rows
@@ -75,7 +75,7 @@ def _parameter_scales(arrays: Arrays) -> dict[str, float]:
     """The largest diff of each layer's learnable blobs. A bias ahead of BatchNorm has a gradient that is exactly 0,
     and both sides return the rounding of its sum: it is measured by its layer, not by itself."""
     scales: dict[str, float] = {}
-    for name, array in of_kind(PDIFF, arrays).items():
+    for name, array in PDIFF.of(arrays).items():
         if array.size:
             scales[layer_of(name)] = max(scales.get(layer_of(name), 0.0), float(np.max(np.abs(array))))
     return scales

@@ -16,7 +16,7 @@ from caffe_tools.binaryproto import caffemodel
 from caffe_tools.check import caffe_peer
 from caffe_tools.errors import NetError, one_line
 from caffe_tools.files import load_arrays, save_arrays
-from caffe_tools.net.arrays import DATA, IN, PARAM, Arrays, keyed, of_kind
+from caffe_tools.net.keys import DATA, IN, PARAM, Arrays
 from caffe_tools.net.net import Net
 from caffe_tools.prototxt.message import Message
 
@@ -118,18 +118,18 @@ def run_opencv(net: Net, fed: Arrays) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         text, weights = Path(folder) / "net.prototxt", Path(folder) / "net.caffemodel"
         text.write_text(prototxt.to_text(flat_net(net)), encoding="utf-8")
-        parts = of_kind(PARAM, fed)  # the forward pass may have changed the net's own
+        parts = PARAM.of(fed)  # the forward pass may have changed the net's own
         blobs = [(placed.name, placed.layer.type, [parts[name] for name in placed.learnable]) for placed in net.placed]
         caffemodel.write(weights, blobs, name=net.name)
         try:
             peer = cv2.dnn.readNetFromCaffe(str(text), str(weights))
-            for name, array in of_kind(IN, fed).items():
+            for name, array in IN.of(fed).items():
                 peer.setInput(np.ascontiguousarray(array, np.float32), name)
             makers = _makers(net)
             outputs = peer.forward(list(makers.values()))
         except cv2.error as error:
             raise NetError(f"OpenCV {cv2.__version__} refuses the net: {one_line(error)}") from None
-    return keyed(DATA, dict(zip(makers, outputs, strict=True)))
+    return DATA.keyed(dict(zip(makers, outputs, strict=True)))
 
 
 def _makers(net: Net) -> dict[str, str]:

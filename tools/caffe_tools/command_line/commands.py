@@ -19,8 +19,8 @@ from caffe_tools.check.gradcheck import gradcheck, make_layer
 from caffe_tools.errors import CaffeToolsError, NetError
 from caffe_tools.export.export import ExportOptions, export, save
 from caffe_tools.files import load_arrays, save_arrays, write_json, write_text
-from caffe_tools.net.arrays import IN, of_kind
 from caffe_tools.net.inputs import draw_inputs, feed, what_comes_out, what_goes_in
+from caffe_tools.net.keys import IN
 from caffe_tools.net.net import Net
 from caffe_tools.prototxt.message import Message
 from caffe_tools.prototxt.net_spec import read_net
@@ -145,7 +145,7 @@ def _load_net(options: argparse.Namespace, default_phase: str | None = None) -> 
         phase,
         weights=options.weights,
         allow_modules=options.allow_module,
-        input_shapes={name: array.shape for name, array in of_kind(IN, arrays).items()},
+        input_shapes={name: array.shape for name, array in IN.of(arrays).items()},
         seed=options.seed,
         **state,
     )

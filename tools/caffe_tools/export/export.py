@@ -26,7 +26,7 @@ from caffe_tools.graph import onnx_file
 from caffe_tools.graph.builder import OPSET, Builder
 from caffe_tools.graph.passes import RemoveUnused
 from caffe_tools.graph.session import IR_VERSION, newest_opset
-from caffe_tools.net.arrays import DATA, IN, PARAM, PDIFF, RANDOM, TOP_DIFF, Arrays, key_of, keyed
+from caffe_tools.net.keys import DATA, IN, PARAM, PDIFF, RANDOM, TOP_DIFF, Arrays, Kind
 from caffe_tools.net.net import Net
 
 
@@ -70,23 +70,23 @@ def export(net: Net, options: ExportOptions | None = None) -> Exported:
         raise ExportError("fold goes with inference: a folded layer has no blob or gradient of its own")
     op = Builder(opset=options.opset, name=net.name or "net")
     forward = ForwardGraph(net, op, options)
-    inputs = keyed(IN, forward.inputs) | keyed(RANDOM, forward.random)
+    inputs = IN.keyed(forward.inputs) | RANDOM.keyed(forward.random)
     if options.parameter_inputs:
-        inputs |= keyed(PARAM, forward.parameters)
+        inputs |= PARAM.keyed(forward.parameters)
     blobs = list(forward.results) if options.all_blobs else forward.net_outputs()
     outputs = forward.computed(blobs)
     if options.training:
         training = TrainingGraph(forward)
-        inputs |= keyed(TOP_DIFF, training.top_diffs)
+        inputs |= TOP_DIFF.keyed(training.top_diffs)
         first = forward.computed([blob for blob, *_ in training.losses] or blobs)
         outputs = first | training.diffs(options.input_gradients, options.all_blobs) | forward.updates() | outputs
     outputs |= forward.computed(forward.inner_blobs(options.blobs))
     if not outputs:  # a model has at least one
-        outputs = {key_of(DATA, blob): Named(f"{blob}@2", value) for blob, value in forward.inputs.items()}
+        outputs = {DATA.key(blob): Named(f"{blob}@2", value) for blob, value in forward.inputs.items()}
     output_names = {key: op.output(named.value, named.name).name or "" for key, named in outputs.items()}
     for name, owner in forward.shared.items():
-        if key_of(PDIFF, owner) in output_names:
-            output_names[key_of(PDIFF, name)] = output_names[key_of(PDIFF, owner)]
+        if PDIFF.key(owner) in output_names:
+            output_names[PDIFF.key(name)] = output_names[PDIFF.key(owner)]
     model = _finished(net, op, forward, options)
     needed = set(model.graph.inputs)
     return Exported(model, {key: value.name or "" for key, value in inputs.items() if value in needed}, output_names)
@@ -106,7 +106,8 @@ def _finished(net: Net, op: Builder, forward: ForwardGraph, options: ExportOptio
     passes: list[ir.passes.PassBase] = [LiftBars(forward.bars), RemoveUnused()]
     if not options.inline:
         passes += [LayersAsFunctions(op, forward.functions), RemoveUnused()]
-    ir.passes.Sequential(*passes, TopologicalSortPass(), SayWhereFrom(net))(model)
+    ir.passes.Sequential(*passes, TopologicalSortPass())(model)
+    _say_where_from(net, model)
     try:
         CheckerPass(full_check=True)(model)  # without the weights, which it leaves out
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -114,18 +115,12 @@ def _finished(net: Net, op: Builder, forward: ForwardGraph, options: ExportOptio
     return model
 
 
-class SayWhereFrom(ir.passes.InPlacePass):
+def _say_where_from(net: Net, model: ir.Model) -> None:
     """Every node's doc string: the layer that it belongs to, and where that stands."""
-
-    def __init__(self, net: Net) -> None:
-        super().__init__()
-        specs = [placed.spec for placed in net.placed if placed.spec.position]
-        self.places = {spec.name: f"{spec.place} of {spec.position}" for spec in specs}
-
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        for node in model.graph:
-            node.doc_string = self.places.get(node.metadata_props.get("layer", ""), "")
-        return ir.passes.PassResult(model, bool(self.places))
+    specs = [placed.spec for placed in net.placed if placed.spec.position]
+    places = {spec.name: f"{spec.place} of {spec.position}" for spec in specs}
+    for node in model.graph:
+        node.doc_string = places.get(node.metadata_props.get("layer", ""), "")
 
 
 def _metadata(net: Net) -> dict[str, str]:
@@ -135,7 +130,7 @@ def _metadata(net: Net) -> dict[str, str]:
     if positions:
         metadata["caffe.prototxt"] = os.path.basename(positions[0].source)
     transforms = {top: source.transform for top, source in net.sources.items() if source.transform}
-    return metadata | keyed("caffe.transform_param", transforms)
+    return metadata | Kind("caffe.transform_param").keyed(transforms)
 
 
 def save(exported: Exported, path: str | os.PathLike) -> None:

@@ -14,7 +14,7 @@ from caffe_tools.export.functions import LayerFunction
 from caffe_tools.export.options import ExportOptions
 from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.dims import Dim
-from caffe_tools.net.arrays import DATA, PARAM_AFTER, key_of, keyed, layer_of, part_of
+from caffe_tools.net.keys import DATA, PARAM_AFTER, layer_of, part_of
 from caffe_tools.net.layer import PlacedLayer
 from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
@@ -68,7 +68,6 @@ class ForwardGraph:
         self._regions = self._region_blobs() if options.dynamic_batch else set()
         self._batch, self._region_count = _first_dims(net, self._regions) if options.dynamic_batch else (None, None)
         self._folded, self._vanished = folding(net) if options.fold else ({}, set())
-        self._placed = net.placed[0]
         _refuse_without_expression(net)
         op.reserve(name for name in net.blobs if name not in self._split_from)
         for self._placed in net.placed:
@@ -245,20 +244,19 @@ class ForwardGraph:
             value = self.results[blob][-1]
             if value is not self.inputs.get(blob):
                 # of a blob that is fed, the graph input has the plain name
-                found[key_of(DATA, blob)] = Named((value.name if blob in self.inputs else None) or blob, value)
+                found[DATA.key(blob)] = Named((value.name if blob in self.inputs else None) or blob, value)
         return found
 
     def updates(self) -> dict[str, Named]:
         """``param_after/<layer>/<i>`` → what the forward pass leaves in that stored blob."""
-        return keyed(PARAM_AFTER, {name: Named(f"{name}.after", value) for name, value in self._updates.items()})
+        return PARAM_AFTER.keyed({name: Named(f"{name}.after", value) for name, value in self._updates.items()})
 
 
+@dataclass
 class LiftBars(ir.passes.InPlacePass):
     """Take out the nodes that kept gradients from passing, once all gradients are there."""
 
-    def __init__(self, bars: Sequence[ir.Value]) -> None:
-        super().__init__()
-        self.bars = bars
+    bars: Sequence[ir.Value]
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         for barred in self.bars:

@@ -25,15 +25,15 @@ class LayerFunction:
     attributes: Mapping[str, Any]
 
 
+@dataclass
 class LayersAsFunctions(ir.passes.InPlacePass):
     """Replace the nodes of each of ``layers`` (by layer name) by calls of functions, which the model gets.
 
     The constants that are in the functions then are left behind in the graph, unused.
     """
 
-    def __init__(self, op: Builder, layers: Mapping[str, LayerFunction]) -> None:
-        super().__init__()
-        self.op, self.layers = op, layers
+    op: Builder
+    layers: Mapping[str, LayerFunction]
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         groups: dict[tuple[str, bool], list[ir.Node]] = {}

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from caffe_tools.export.forward_graph import ForwardGraph, Named
 from caffe_tools.gradient import gradients
-from caffe_tools.net.arrays import DIFF, PDIFF, keyed, kind_and_name
+from caffe_tools.net.keys import DIFF, PDIFF, split_key
 
 
 class TrainingGraph:
@@ -34,15 +34,15 @@ class TrainingGraph:
         Learnable blobs, and inputs of the model ``of_inputs``, have zeros where no gradient reaches them.
         """
         forward, op = self.forward, self.forward.op
-        wanted = keyed(PDIFF, forward.parameters)
+        wanted = PDIFF.keyed(forward.parameters)
         if of_inputs or of_all_blobs:
-            wanted |= keyed(DIFF, forward.inputs)
+            wanted |= DIFF.keyed(forward.inputs)
         if of_all_blobs:
             # an in-place layer overwrites the diff of its top: what stays is that of the blob's first result
-            wanted |= keyed(DIFF, {blob: values[0] for blob, values in forward.results.items()})
+            wanted |= DIFF.keyed({blob: values[0] for blob, values in forward.results.items()})
         found = {}
         for (key, value), diff in zip(wanted.items(), gradients(op, self._seeds, list(wanted.values())), strict=True):
-            kind, name = kind_and_name(key)
+            kind, name = split_key(key)
             if diff is None and (kind == PDIFF or (of_inputs and _is_used_input(value))):
                 diff = op.zeros(value)
             is_fed = kind == DIFF and diff is self.top_diffs.get(name)

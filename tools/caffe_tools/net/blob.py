@@ -52,21 +52,10 @@ class Blob:
         """Where its data lies. Blobs with one memory are one blob, though each may show it in a shape of its own."""
         return memory_of(self.data)
 
-    @property
-    def num(self) -> int:
-        return self._legacy_dim(0)
-
-    @property
-    def channels(self) -> int:
-        return self._legacy_dim(1)
-
-    @property
-    def height(self) -> int:
-        return self._legacy_dim(2)
-
-    @property
-    def width(self) -> int:
-        return self._legacy_dim(3)
+    num = property(lambda self: self._legacy_dim(0))
+    channels = property(lambda self: self._legacy_dim(1))
+    height = property(lambda self: self._legacy_dim(2))
+    width = property(lambda self: self._legacy_dim(3))
 
     def _legacy_dim(self, axis: int) -> int:
         if self.data.ndim > 4:

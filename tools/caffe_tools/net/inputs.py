@@ -1,4 +1,4 @@
-"""What a net is fed: arrays by the keys of an ``.npz`` (``arrays.py``), and drawn ones where none are given."""
+"""What a net is fed: arrays by the keys of an ``.npz`` (``keys.py``), and drawn ones where none are given."""
 
 from __future__ import annotations
 
@@ -8,31 +8,14 @@ import numpy as np
 
 from caffe_layers import CrossEntropyLossLayer
 from caffe_tools.errors import NetError
-from caffe_tools.net.arrays import (
-    DATA,
-    DIFF,
-    IN,
-    PARAM,
-    PARAM_AFTER,
-    PDIFF,
-    TOP_DIFF,
-    TOTAL_LOSS,
-    Arrays,
-    key_of,
-    keyed,
-    kind_and_name,
-    layer_of,
-    of_kind,
-)
 from caffe_tools.net.blob import Blob
+from caffe_tools.net.keys import DATA, DIFF, GOES_IN, IN, PARAM, PDIFF, TOP_DIFF, Arrays, is_known, layer_of, split_key
 from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
 from caffe_tools.net.standard_layer import StandardLayer
 from caffe_tools.standard.registry import BINARY, CLASS_INDEX, REAL
 
 DISTRIBUTION, PROBABILITIES = "distribution", "probabilities"
-GOES_IN = (IN, PARAM, TOP_DIFF)
-COMES_OUT = (DATA, DIFF, PDIFF, PARAM_AFTER)
 
 
 def feed(net: Net, arrays: Arrays, source: str) -> set[str]:
@@ -41,21 +24,21 @@ def feed(net: Net, arrays: Arrays, source: str) -> set[str]:
     Returns their keys. Raises NetError, naming ``source`` and the key, where an array does not fit.
     """
     for key in arrays:
-        if kind_and_name(key)[0] not in (*GOES_IN, *COMES_OUT) and key != TOTAL_LOSS:
-            known = ", ".join(key_of(kind, "…") for kind in GOES_IN)
+        if not is_known(key):
+            known = ", ".join(kind.key("…") for kind in GOES_IN)
             raise NetError(f"{source}: the key {key!r} is none that a net is fed: those begin with {known}")
-    fed = {key: array for key, array in arrays.items() if kind_and_name(key)[0] in GOES_IN}
+    fed = {key: array for key, array in arrays.items() if split_key(key)[0] in GOES_IN}
     for key, array in fed.items():
         if array.dtype.kind not in "fiub":
             raise NetError(f"{source}: {key} holds {array.dtype}, not numbers")
-    for name, array in of_kind(IN, fed).items():
+    for name, array in IN.of(fed).items():
         if name not in fed_from_outside(net):
-            raise NetError(f"{source}: {key_of(IN, name)}: {_why_not_fed(net, name)}")
+            raise NetError(f"{source}: {IN.key(name)}: {_why_not_fed(net, name)}")
         net.blobs[name].reshape(*array.shape)
         net.blobs[name].data[...] = array
     net.reshape()
     for key, array in fed.items():
-        kind, name = kind_and_name(key)
+        kind, name = split_key(key)
         if kind == PARAM:
             _feed(_learnable_blob(net, name, f"{source}: {key}"), "data", array, f"{source}: {key}")
         elif kind == TOP_DIFF:
@@ -65,20 +48,20 @@ def feed(net: Net, arrays: Arrays, source: str) -> set[str]:
 
 def what_goes_in(net: Net, backward: bool) -> dict[str, np.ndarray]:
     """The arrays that ``feed`` puts in, as the net holds them; with those that ``backward`` starts from."""
-    arrays = keyed(IN, {name: net.blobs[name].data for name in fed_from_outside(net)})
-    arrays |= keyed(PARAM, {name: blob.data for name, blob in net.learnable.items()})
+    arrays = IN.keyed({name: net.blobs[name].data for name in fed_from_outside(net)})
+    arrays |= PARAM.keyed({name: blob.data for name, blob in net.learnable.items()})
     if backward and not net.has_loss:
-        arrays |= keyed(TOP_DIFF, {name: net.blobs[name].diff for name in net.outputs})
+        arrays |= TOP_DIFF.keyed({name: net.blobs[name].diff for name in net.outputs})
     return arrays
 
 
 def what_comes_out(net: Net, backward: bool) -> dict[str, np.ndarray]:
     """The blobs of the net after a forward pass, with their diffs and those of the learnable blobs after backward."""
     blobs = {name: blob for name, blob in net.blobs.items() if name not in net.copies}
-    arrays = keyed(DATA, {name: blob.data for name, blob in blobs.items()})
+    arrays = DATA.keyed({name: blob.data for name, blob in blobs.items()})
     if backward:
-        arrays |= keyed(DIFF, {name: blob.diff for name, blob in blobs.items()})
-        arrays |= keyed(PDIFF, {name: blob.diff for name, blob in net.learnable.items()})
+        arrays |= DIFF.keyed({name: blob.diff for name, blob in blobs.items()})
+        arrays |= PDIFF.keyed({name: blob.diff for name, blob in net.learnable.items()})
     return arrays
 
 
@@ -125,10 +108,10 @@ def draw_inputs(net: Net, fed: Collection[str], seed: int = 0) -> None:
     """
     random = np.random.default_rng(seed)
     for name in net.inputs:
-        if key_of(IN, name) not in fed:
+        if IN.key(name) not in fed:
             blob = net.blobs[name]
             blob.data[...] = _draw(net, name, blob.shape, random)
-    if not net.has_loss and not any(kind_and_name(key)[0] == TOP_DIFF for key in fed):
+    if not net.has_loss and not any(split_key(key)[0] == TOP_DIFF for key in fed):
         for name in net.outputs:
             net.blobs[name].diff[...] = random.normal(size=net.blobs[name].shape)
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from caffe_tools.net.arrays import part_of
 from caffe_tools.net.blob import Blob
+from caffe_tools.net.keys import part_of
 from caffe_tools.prototxt.layer_spec import LayerSpec
 
 
@@ -68,6 +68,12 @@ class PlacedLayer:
     def learnable(self) -> dict[str, Blob]:
         """The layer's learnable blobs by their names, ``<layer>/<i>``."""
         return {part_of(self.name, index): blob for index, blob in enumerate(self.layer.blobs)}
+
+    @property
+    def statistics(self) -> dict[str, Blob]:
+        """Those of the learnable blobs that no gradient changes, but a forward pass may."""
+        parts = enumerate(self.learnable.items())
+        return {name: blob for index, (name, blob) in parts if not self.layer.learns(index)}
 
     def reshape(self) -> None:
         before = [top.diff for top in self.tops]

@@ -40,8 +40,7 @@ class LayerGraph:
         self._expect_blob = expect_blob
         self._parameters: list[ir.Value] = []
         self._random: list[ir.Value] = []
-        self._updates: dict[int, ir.Value] = {}
-        self._kept: dict[int, ir.Value] = {}
+        self._left: dict[str, ir.Value] = {}
         self.state_shapes: dict[int, Shape] = {}
         self.layer = standard.Layer(spec, kind, self, directory)
         self._bottoms = [self._op.input(f"bottom{i}", shape) for i, shape in enumerate(shapes)]
@@ -55,7 +54,7 @@ class LayerGraph:
         return self._parameters[-1]
 
     def update(self, index: int, value: ir.Value) -> None:
-        self._updates[index] = value
+        self._left[f"update{index}"] = value
 
     def random_uniform(self, like: ir.Value) -> ir.Value:
         self._random.append(self._op.input(f"random{len(self._random)}", self._op.shape(like)))
@@ -66,7 +65,7 @@ class LayerGraph:
         return self._op.input(f"state{index}", shape)
 
     def keep(self, index: int, value: ir.Value) -> None:
-        self._kept[index] = value
+        self._left[f"kept{index}"] = value
 
     # What was built -------------------------------------------------------------------------------------------------
 
@@ -81,12 +80,8 @@ class LayerGraph:
 
     def forward_session(self) -> onnxruntime.InferenceSession:
         """Gives the tops, what the forward pass leaves in stored blobs, and what it leaves to the next one."""
-        for index, top in enumerate(self._tops):
-            self._op.output(top, f"top{index}")
-        for index, value in self._updates.items():
-            self._op.output(value, f"update{index}")
-        for index, value in self._kept.items():
-            self._op.output(value, f"kept{index}")
+        for name, value in ({f"top{i}": top for i, top in enumerate(self._tops)} | self._left).items():
+            self._op.output(value, name)
         return make_session(self._op.graph)
 
     def backward_session(

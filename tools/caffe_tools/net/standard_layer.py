@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnxruntime
@@ -11,6 +11,7 @@ from caffe_tools import standard
 from caffe_tools.graph.session import run
 from caffe_tools.net import fillers
 from caffe_tools.net.blob import Blob
+from caffe_tools.net.keys import part_of
 from caffe_tools.net.layer_graph import LayerGraph, Shape
 from caffe_tools.net.learnable import adopted
 from caffe_tools.prototxt.fields import Values
@@ -37,13 +38,14 @@ class StandardLayer:
         self.spec, self.type, self.kind = spec, spec.type, kind
         self.is_loss = kind.is_loss
         self.blobs: list[Blob] = []
-        self.random_values: list[np.ndarray] = []
-        """The random numbers of the last forward pass; before the first, zeros."""
+        self.random_values: dict[str, np.ndarray] = {}
+        """The random numbers of the last forward pass, by ``<layer>/<i>``; before the first, zeros."""
+        self.states: dict[int, np.ndarray] = {}
+        """What the last forward pass left for the next one (the hidden state of a recurrent layer), by index."""
         self._directory, self._random, self._stored = directory, random, stored
         self._shapes: list[Shape] | None = None
         self._forward: onnxruntime.InferenceSession | None = None
         self._backward: dict[tuple, onnxruntime.InferenceSession | None] = {}
-        self._states: dict[int, np.ndarray] = {}
         self._states_before: dict[int, np.ndarray] = {}
         self._kept_bottoms: dict[int, np.ndarray] = {}
 
@@ -59,15 +61,6 @@ class StandardLayer:
         """Whether a gradient may change stored blob ``index``; it does not change BatchNorm's statistics."""
         return index not in self.layer.statistics
 
-    @property
-    def states(self) -> dict[int, np.ndarray]:
-        """What the last forward pass left for the next one (the hidden state of a recurrent layer), by index."""
-        return self._states
-
-    @states.setter
-    def states(self, arrays: Mapping[int, np.ndarray]) -> None:
-        self._states = {index: arrays[index] for index in self._states}
-
     # Building -------------------------------------------------------------------------------------------------------
 
     def reshape(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
@@ -78,9 +71,9 @@ class StandardLayer:
             self._check_in_place(bottoms, tops, graph.top_shapes)
             self._graph, self._shapes, self._top_shapes = graph, shapes, graph.top_shapes
             self._forward, self._backward, self._kept_bottoms = None, {}, {}
-            self.random_values = [np.zeros(shape, np.float32) for shape in graph.random_shapes]
-            self._states = {index: self._state(index, shape) for index, shape in graph.state_shapes.items()}
-            self._states_before = self._states
+            self._set_random_values(np.zeros)
+            self.states = {index: self._state(index, shape) for index, shape in graph.state_shapes.items()}
+            self._states_before = self.states
         for top, shape in zip(tops, self._top_shapes, strict=True):
             top.reshape(*shape)
 
@@ -112,21 +105,25 @@ class StandardLayer:
 
     def _state(self, index: int, shape: Shape) -> np.ndarray:
         """What the last forward pass left, or zeros where there was none or its shape was another."""
-        kept = self._states.get(index)
+        kept = self.states.get(index)
         return kept if kept is not None and kept.shape == shape else np.zeros(shape, np.float32)
 
     # Running --------------------------------------------------------------------------------------------------------
 
     def draw(self) -> None:
         """Draw the random numbers of the next pass; forward does."""
-        self.random_values = [self._random.random(shape, np.float32) for shape in self._graph.random_shapes]
+        self._set_random_values(self._random.random)
+
+    def _set_random_values(self, make: Callable[..., np.ndarray]) -> None:
+        shapes = enumerate(self._graph.random_shapes)
+        self.random_values = {part_of(self.spec.name, index): make(shape, np.float32) for index, shape in shapes}
 
     def forward(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
         self._check_labels(bottoms)
         self._kept_bottoms = {
             index: bottom.data.copy() for index, bottom in enumerate(bottoms) if any(bottom is top for top in tops)
         }
-        self._states_before = self._states
+        self._states_before = self.states
         self.draw()
         if not tops:
             return
@@ -140,7 +137,7 @@ class StandardLayer:
         for index, blob in enumerate(self.blobs):
             if f"update{index}" in results:
                 blob.data[...] = results[f"update{index}"]
-        self._states = {i: results[f"kept{i}"] for i in self._graph.state_shapes}
+        self.states = {i: results[f"kept{i}"] for i in self._graph.state_shapes}
 
     def _check_labels(self, bottoms: Sequence[Blob]) -> None:
         """Where Caffe would read beside its scores, say which label is wrong."""
@@ -177,7 +174,7 @@ class StandardLayer:
     ) -> dict[str, np.ndarray]:
         feeds = {f"bottom{i}": self._kept_bottoms.get(i, bottom.data) for i, bottom in enumerate(bottoms)}
         feeds |= {f"parameter{i}": blob.data for i, blob in enumerate(self.blobs)}
-        feeds |= {f"random{i}": values for i, values in enumerate(self.random_values)}
+        feeds |= {f"random{i}": values for i, values in enumerate(self.random_values.values())}
         feeds |= {f"state{i}": values for i, values in self._states_before.items()}
         feeds |= {f"top_diff{i}": top.diff for i, top in enumerate(tops)}
         wanted = {value.name for value in session.get_inputs()}

@@ -11,7 +11,7 @@ import numpy as np
 from caffe_tools.errors import SolverError
 from caffe_tools.export.export import ExportOptions, export
 from caffe_tools.graph.session import make_session, run
-from caffe_tools.net.arrays import DATA, IN, PARAM_AFTER, PDIFF, RANDOM, index_of, key_of, kind_and_name, layer_of
+from caffe_tools.net.keys import DATA, IN, PARAM_AFTER, PDIFF, RANDOM, Arrays, split_key
 from caffe_tools.net.layer import EmbeddedLayer
 from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
@@ -88,16 +88,12 @@ class _Graph:
 
     def __init__(self, net: Net) -> None:
         self._net, self._learnable = net, net.learnable
-        self._drawing = {
-            placed.name: placed.layer
-            for placed in net.placed
-            if isinstance(placed.layer, StandardLayer) and placed.layer.random_values
-        }
+        self._standard = [layer for layer in net.layers if isinstance(layer, StandardLayer)]
         exported = export(net, ExportOptions(training=True, random_inputs=True, parameter_inputs=True))
         self._session = make_session(exported.model)
         self._inputs = exported.inputs
         learn = {
-            key_of(PDIFF, name)
+            PDIFF.key(name)
             for placed in net.placed
             for name, learns in zip(placed.learnable, placed.learn, strict=True)
             if learns
@@ -107,12 +103,14 @@ class _Graph:
         self._outputs = {key: name for name, key in names.items()}
 
     def run(self, add_diffs: bool) -> None:
-        for layer in self._drawing.values():
+        random: dict[str, np.ndarray] = {}
+        for layer in self._standard:
             layer.draw()
-        feeds = {name: self._value(key) for key, name in self._inputs.items()}
+            random |= layer.random_values
+        feeds = {name: self._value(key, random) for key, name in self._inputs.items()}
         results = run(self._session, list(self._outputs.values()), feeds, "the training graph")
         for key, result in zip(self._outputs, results, strict=True):
-            kind, name = kind_and_name(key)
+            kind, name = split_key(key)
             if kind == DATA:
                 blob = self._net.blobs[name]
                 blob.reshape(*result.shape)
@@ -123,12 +121,12 @@ class _Graph:
                 self._learnable[name].diff += result
         self._copy_to_splits()
 
-    def _value(self, key: str) -> np.ndarray:
-        kind, name = kind_and_name(key)
+    def _value(self, key: str, random: Arrays) -> np.ndarray:
+        kind, name = split_key(key)
         if kind == IN:
             return self._net.blobs[name].data
         if kind == RANDOM:
-            return self._drawing[layer_of(name)].random_values[index_of(name)]
+            return random[name]
         return self._learnable[name].data
 
     def _copy_to_splits(self) -> None:
@@ -139,4 +137,4 @@ class _Graph:
 
 
 def _is_kept(key: str, learn: set[str]) -> bool:
-    return kind_and_name(key)[0] in (DATA, PARAM_AFTER) or key in learn
+    return split_key(key)[0] in (DATA, PARAM_AFTER) or key in learn

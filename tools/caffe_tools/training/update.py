@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from caffe_tools.net.arrays import part_of
 from caffe_tools.net.blob import Blob
+from caffe_tools.net.keys import part_of
 from caffe_tools.net.net import Net
 from caffe_tools.training.learning_rate import learning_rate, next_step
 from caffe_tools.training.solver_spec import SolverSpec

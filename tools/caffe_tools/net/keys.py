@@ -24,21 +24,35 @@ from typing import TypeVar
 
 import numpy as np
 
-IN, PARAM, RANDOM, TOP_DIFF = "in", "param", "random", "top_diff"
-DATA, DIFF, PDIFF, PARAM_AFTER, TOTAL_LOSS = "data", "diff", "pdiff", "param_after", "total_loss"
-
 Arrays = Mapping[str, np.ndarray]
 """Arrays by their keys."""
-
 Item = TypeVar("Item")
 
 
-def key_of(kind: str, name: str) -> str:
-    """``data``, ``conv1`` → ``data/conv1``."""
-    return f"{kind}/{name}"
+class Kind(str):
+    """The kind of an array, such as ``data``, and the keys of those that are of it."""
+
+    def key(self, name: str) -> str:
+        """``conv1`` → ``data/conv1``."""
+        return f"{self}/{name}"
+
+    def keyed(self, items: Mapping[str, Item]) -> dict[str, Item]:
+        """``items`` by name → by key."""
+        return {self.key(name): item for name, item in items.items()}
+
+    def of(self, items: Mapping[str, Item]) -> dict[str, Item]:
+        """The items of this kind: by key → by name."""
+        return {split_key(key)[1]: item for key, item in items.items() if split_key(key)[0] == self}
 
 
-def kind_and_name(key: str) -> tuple[str, str]:
+IN, PARAM, RANDOM, TOP_DIFF = Kind("in"), Kind("param"), Kind("random"), Kind("top_diff")
+DATA, DIFF, PDIFF, PARAM_AFTER = Kind("data"), Kind("diff"), Kind("pdiff"), Kind("param_after")
+TOTAL_LOSS = "total_loss"
+GOES_IN = (IN, PARAM, TOP_DIFF)
+COMES_OUT = (DATA, DIFF, PDIFF, PARAM_AFTER)
+
+
+def split_key(key: str) -> tuple[str, str]:
     """``pdiff/conv1/0`` → ``pdiff``, ``conv1/0``; the kind is empty where the key has none."""
     kind, slash, name = key.partition("/")
     return (kind, name) if slash else ("", key)
@@ -54,16 +68,6 @@ def layer_of(part: str) -> str:
     return part.rpartition("/")[0]
 
 
-def index_of(part: str) -> int:
-    """``conv1/0`` → 0."""
-    return int(part.rpartition("/")[2])
-
-
-def keyed(kind: str, items: Mapping[str, Item]) -> dict[str, Item]:
-    """``items`` by name → by key."""
-    return {key_of(kind, name): item for name, item in items.items()}
-
-
-def of_kind(kind: str, items: Mapping[str, Item]) -> dict[str, Item]:
-    """The items of that kind: by key → by name."""
-    return {kind_and_name(key)[1]: item for key, item in items.items() if kind_and_name(key)[0] == kind}
+def is_known(key: str) -> bool:
+    """Whether it is the key of something that goes into a run of a net, or comes out of it."""
+    return key == TOTAL_LOSS or split_key(key)[0] in (*GOES_IN, *COMES_OUT)
