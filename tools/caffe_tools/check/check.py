@@ -23,6 +23,7 @@ from caffe_tools.net.keys import (
     RANDOM,
     TOP_DIFF,
     Arrays,
+    Kind,
     split_key,
 )
 from caffe_tools.net.layer import PlacedLayer
@@ -43,7 +44,7 @@ class Run:
     layers: dict[str, str]
     notes: list[str] = field(default_factory=list)
 
-    def add(self, kind: str, name: str, array: np.ndarray, layer: str) -> None:
+    def add(self, kind: Kind, name: str, array: np.ndarray, layer: str) -> None:
         self.arrays[kind.key(name)] = array.copy()
         self.layers[kind.key(name)] = layer
 

@@ -103,5 +103,5 @@ def _fold_chain(layer: StandardLayer, chain: list[StandardLayer]) -> Folded:
 
 def _with_bias(message: Message, name: str) -> Message:
     result = message.copy()
-    result.first(name).set("bias_term", [True])
+    result.messages(name)[0].set("bias_term", [True])
     return result

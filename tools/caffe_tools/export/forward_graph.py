@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -61,8 +61,8 @@ class ForwardGraph:
         """``layer/0`` → the parameter that it shares."""
         self.functions: dict[str, LayerFunction] = {}
         self._updates: dict[str, ir.Value] = {}
-        self.bars: list[ir.Value] = []
-        """Copies of values that no gradient passes."""
+        self.bars: dict[ir.Value, ir.Value] = {}
+        """Copies of values, which no gradient passes → the values."""
         self._owners: dict[int, str] = {}
         self._split_from = net.copies
         self._regions = self._region_blobs() if options.dynamic_batch else set()
@@ -82,12 +82,14 @@ class ForwardGraph:
             self.results[spec.tops[0]] = [value]
             return
         bottoms = [self._bottom(spec, position) for position in range(len(spec.bottoms))]
+        tops: Sequence[ir.Value]
         if isinstance(layer, SourceLayer):
             tops = self._fed(placed)
         elif isinstance(layer, PythonLayer) and (hasattr(layer.instance, "onnx") or kind is None):
             tops = self._python_layer(placed, layer, bottoms)
         else:
             built = self._folded[spec.name].spec if spec.name in self._folded else spec
+            assert kind is not None  # the net has refused unknown types
             directory = layer.layer.directory if isinstance(layer, StandardLayer) else ""
             described = standard.Layer(built, kind, self, directory)
             tops = standard.build(self.op, described, bottoms)
@@ -110,7 +112,7 @@ class ForwardGraph:
         """The same value, which no gradient passes."""
         barred = self.op.Identity(value)
         self.op.define_gradient([barred], [value], lambda diff: [None])
-        self.bars.append(barred)
+        self.bars[barred] = value
         return barred
 
     def _fed(self, placed: PlacedLayer) -> list[ir.Value]:
@@ -254,16 +256,14 @@ class ForwardGraph:
 
 @dataclass
 class LiftBars(ir.passes.InPlacePass):
-    """Take out the nodes that kept gradients from passing, once all gradients are there."""
+    """Leave the nodes that kept gradients from passing unused, once all gradients are there."""
 
-    bars: Sequence[ir.Value]
+    bars: Mapping[ir.Value, ir.Value]
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        for barred in self.bars:
-            node = barred.producer()
-            if node is not None and not barred.is_graph_output():
-                ir.convenience.replace_all_uses_with(barred, node.inputs[0])
-                model.graph.remove(node, safe=True)
+        for barred, value in self.bars.items():
+            if not barred.is_graph_output():
+                ir.convenience.replace_all_uses_with(barred, value)
         return ir.passes.PassResult(model, bool(self.bars))
 
 

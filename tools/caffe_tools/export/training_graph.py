@@ -55,7 +55,7 @@ class TrainingGraph:
         op, forward = self.forward.op, self.forward
         seeds: dict[ir.Value, ir.Value] = {}
         for _, value, weight in self.losses:
-            seed = op.constant(weight, value.dtype.numpy())
+            seed = op.constant(weight)
             if op.shape(value) != ():
                 seed = op.Add(op.zeros(value), seed)
             seeds[value] = op.Add(seeds[value], seed) if value in seeds else seed

@@ -16,17 +16,20 @@ class EmbeddedLayer(Protocol):
 
     spec: LayerSpec
     type: str
-    is_loss: bool
+    is_loss: bool = False
     """Whether its first top has a loss_weight of 1 where the prototxt gives none."""
 
     @property
-    def blobs(self) -> list[Blob]: ...
+    def blobs(self) -> list[Blob]:
+        return []
 
     def learns(self, index: int) -> bool:
         """Whether a gradient may change learnable blob ``index``."""
+        return True
 
     def allow_force_backward(self, index: int) -> bool:
         """Whether ``force_backward`` asks for a gradient toward bottom ``index``."""
+        return True
 
     def reshape(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
         """Give the tops the shapes that follow from those of the bottoms; the first time, set up."""
@@ -38,6 +41,7 @@ class EmbeddedLayer(Protocol):
         self, tops: Sequence[Blob], propagate_down: Sequence[bool], bottoms: Sequence[Blob], learn: Sequence[bool]
     ) -> None:
         """Write the diffs of the bottoms chosen by ``propagate_down``, add to those of the blobs that ``learn``."""
+        return None
 
 
 @dataclass

@@ -12,15 +12,14 @@ import numpy as np
 from caffe_tools import standard
 from caffe_tools.net import fillers
 from caffe_tools.net.blob import Blob
+from caffe_tools.net.layer import EmbeddedLayer
 from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.standard.data.input import Source
 from caffe_tools.standard.layer import check_form
 
 
-class SourceLayer:
+class SourceLayer(EmbeddedLayer):
     """A layer that makes blobs from nothing: DummyData, filled by its fillers; Input, Data, …, filled from outside."""
-
-    is_loss = False
 
     def __init__(
         self,
@@ -31,7 +30,6 @@ class SourceLayer:
         shapes: Mapping[str, Sequence[int]],
     ) -> None:
         self.spec, self.type = spec, spec.type
-        self.blobs: list[Blob] = []
         self._given_shapes = shapes
         check_form(spec, kind)
         # such a layer asks its host for nothing
@@ -67,14 +65,3 @@ class SourceLayer:
         for top, source in zip(tops, self.sources, strict=True):
             if source.filler is not None and (source.filler.type == "constant") != refill:
                 top.data[...] = fillers.fill(top.shape, source.filler, self._random, self.spec.place)
-
-    def learns(self, index: int) -> bool:
-        return False
-
-    def allow_force_backward(self, index: int) -> bool:
-        return False
-
-    def backward(
-        self, tops: Sequence[Blob], propagate_down: Sequence[bool], bottoms: Sequence[Blob], learn: Sequence[bool]
-    ) -> None:
-        """Data has no gradient to pass on."""
