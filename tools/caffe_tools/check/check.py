@@ -12,20 +12,7 @@ from caffe_tools.check.compare import ATOL, RTOL, CheckResult, compare
 from caffe_tools.errors import NetError
 from caffe_tools.export.export import Exported, ExportOptions, export
 from caffe_tools.graph.session import make_session, run
-from caffe_tools.net.keys import (
-    COMES_OUT,
-    DATA,
-    DIFF,
-    IN,
-    PARAM,
-    PARAM_AFTER,
-    PDIFF,
-    RANDOM,
-    TOP_DIFF,
-    Arrays,
-    Kind,
-    split_key,
-)
+from caffe_tools.net.keys import DATA, DIFF, IN, PARAM, PARAM_AFTER, PDIFF, RANDOM, TOP_DIFF, Arrays, split_key
 from caffe_tools.net.layer import PlacedLayer
 from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
@@ -44,9 +31,8 @@ class Run:
     layers: dict[str, str]
     notes: list[str] = field(default_factory=list)
 
-    def add(self, kind: Kind, name: str, array: np.ndarray, layer: str) -> None:
-        self.arrays[kind.key(name)] = array.copy()
-        self.layers[kind.key(name)] = layer
+    def add(self, key: str, array: np.ndarray, layer: str) -> None:
+        self.arrays[key], self.layers[key] = array.copy(), layer
 
 
 def check(
@@ -93,7 +79,8 @@ def check(
     notes += _notes_against(net, layers, against, against_name)
     reference = {key: against[key] for key in layers.arrays if key in against}  # in the order of the layers
     if not reference:
-        raise NetError(f"{against_name} holds no {', '.join(kind.key('…') for kind in COMES_OUT)} of this net")
+        kinds = ", ".join(kind.key("…") for kind in (DATA, DIFF, PDIFF, PARAM_AFTER))
+        raise NetError(f"{against_name} holds no {kinds} of this net")
     return [
         compared(against_name, reference, "layer by layer", layers),
         compared(against_name, reference, "ONNX Runtime", onnx),
@@ -128,7 +115,7 @@ def run_layers(net: Net, training: bool, progress: Progress = lambda text: None)
         for placed in net.placed:
             for name, blob in placed.statistics.items():
                 if not np.array_equal(blob.data, stored[name], equal_nan=True):
-                    found.add(PARAM_AFTER, name, blob.data, placed.name)
+                    found.add(PARAM_AFTER.key(name), blob.data, placed.name)
         if not net.has_loss:
             fed |= {TOP_DIFF.key(name): net.blobs[name].diff.copy() for name in net.outputs}
         _run_backward(net, found, progress)
@@ -156,13 +143,13 @@ def _run_backward(net: Net, found: Run, progress: Progress) -> None:
         for name, blob, is_written in zip(placed.spec.bottoms, placed.bottoms, placed.propagate_down, strict=True):
             if is_written and name not in copies:
                 found.arrays.pop(DIFF.key(name), None)
-                found.add(DIFF, name, blob.diff, placed.name)
+                found.add(DIFF.key(name), blob.diff, placed.name)
     owners: set[int] = set()
     for placed in net.placed:
         for (name, blob), learns in zip(placed.learnable.items(), placed.learn, strict=True):
             if learns and blob.memory not in owners:
                 owners.add(blob.memory)
-                found.add(PDIFF, name, blob.diff, placed.name)
+                found.add(PDIFF.key(name), blob.diff, placed.name)
 
 
 def _add_idle_diffs(net: Net, layers: Run, against: Arrays) -> None:
@@ -224,7 +211,7 @@ def _is_news(net: Net, key: str, array: np.ndarray) -> bool:
     kind, name = split_key(key)
     if kind == DATA:
         return name not in net.blobs
-    return bool(np.any(array)) if kind in (DIFF, PDIFF) else kind in COMES_OUT
+    return kind == PARAM_AFTER or (kind in (DIFF, PDIFF) and bool(np.any(array)))
 
 
 def _some(names: Sequence[str]) -> str:

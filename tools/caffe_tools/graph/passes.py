@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 
 class RemoveUnused(ir.passes.InPlacePass):
-    """Drop nodes and stored tensors that no output needs, and the inputs among them, which the library leaves."""
+    """Drop nodes and stored tensors that no output needs, and the inputs among them.
+
+    The library's RemoveUnusedNodesPass keeps inputs, and drops a node's empty inputs as well: ONNX Runtime then fuses
+    other nodes, and its numbers change.
+    """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        modified = RemoveUnusedNodesPass()(model).modified
-        inputs = model.graph.inputs
-        unused = [value for value in inputs if not value.uses() and not value.is_graph_output()]
+        graph = model.graph
+        nodes, stored = len(graph), graph.initializers
+        for node in reversed(graph):
+            if not any(map(_is_used, node.outputs)):
+                graph.remove(node, safe=True)
+        unused = [value for value in (*stored.values(), *graph.inputs) if not _is_used(value)]
         for value in unused:
-            inputs.remove(value)
-        return ir.passes.PassResult(model, modified or bool(unused))
+            if value.name in stored:
+                del stored[value.name]
+            else:
+                graph.inputs.remove(value)
+        return ir.passes.PassResult(model, len(graph) < nodes or bool(unused))
+
+
+def _is_used(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()

@@ -17,32 +17,28 @@ from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.dims import Dim
 from caffe_tools.graph.session import make_session
 from caffe_tools.prototxt.fields import Values
-from caffe_tools.prototxt.layer_spec import LayerSpec
+from caffe_tools.standard.layer import Host
 
 Shape = tuple[int, ...]
+Describe = Callable[[Host], standard.Layer]
+ExpectBlob = Callable[[int, Shape, Values], None]
 
 
 class LayerGraph:
-    """One build of a layer, and the layer's host in it (``standard.layer.Host``): what it asked for on the way.
+    """One build of a layer, and the layer's host in it: what it asked for on the way.
 
-    ``expect_blob(index, shape, filler)`` is called for each learnable blob that the layer has.
+    ``describe(host)`` gives what the layer's function knows of it; ``expect_blob(index, shape, filler)`` is called for
+    each learnable blob that the layer has.
     """
 
-    def __init__(
-        self,
-        spec: LayerSpec,
-        kind: standard.LayerType,
-        directory: str,
-        shapes: Sequence[Shape],
-        expect_blob: Callable[[int, Shape, Values], None],
-    ) -> None:
-        self._op = Builder(name=spec.name)
+    def __init__(self, describe: Describe, shapes: Sequence[Shape], expect_blob: ExpectBlob) -> None:
+        self.layer = describe(self)
+        self._op = Builder(name=self.layer.name)
         self._expect_blob = expect_blob
         self._parameters: list[ir.Value] = []
         self._random: list[ir.Value] = []
         self._left: dict[str, ir.Value] = {}
         self.state_shapes: dict[int, Shape] = {}
-        self.layer = standard.Layer(spec, kind, self, directory)
         self._bottoms = [self._op.input(f"bottom{i}", shape) for i, shape in enumerate(shapes)]
         self._tops = standard.build(self._op, self.layer, self._bottoms)
 

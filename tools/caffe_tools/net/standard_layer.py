@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import onnxruntime
 
-from caffe_tools import standard
 from caffe_tools.graph.session import run
 from caffe_tools.net import fillers
 from caffe_tools.net.blob import Blob
@@ -16,6 +16,7 @@ from caffe_tools.net.layer_graph import LayerGraph, Shape
 from caffe_tools.net.learnable import adopted
 from caffe_tools.prototxt.fields import Values
 from caffe_tools.prototxt.layer_spec import LayerSpec
+from caffe_tools.standard import Layer, LayerType
 
 
 class StandardLayer:
@@ -30,10 +31,10 @@ class StandardLayer:
     def __init__(
         self,
         spec: LayerSpec,
-        kind: standard.LayerType,
+        kind: LayerType,
         random: np.random.Generator,
         directory: str,
-        stored: Sequence[np.ndarray] = (),
+        stored: Sequence[np.ndarray],
     ) -> None:
         self.spec, self.type, self.kind = spec, spec.type, kind
         self.is_loss = kind.is_loss
@@ -42,7 +43,8 @@ class StandardLayer:
         """The random numbers of the last forward pass, by ``<layer>/<i>``; before the first, zeros."""
         self.states: dict[int, np.ndarray] = {}
         """What the last forward pass left for the next one (the hidden state of a recurrent layer), by index."""
-        self._directory, self._random, self._stored = directory, random, stored
+        self._describe = partial(Layer, spec, kind, directory=directory)
+        self._random, self._stored = random, stored
         self._shapes: list[Shape] | None = None
         self._forward: onnxruntime.InferenceSession | None = None
         self._backward: dict[tuple, onnxruntime.InferenceSession | None] = {}
@@ -50,7 +52,7 @@ class StandardLayer:
         self._kept_bottoms: dict[int, np.ndarray] = {}
 
     @property
-    def layer(self) -> standard.Layer:
+    def layer(self) -> Layer:
         """What the layer's function said of it when it was built last."""
         return self._graph.layer
 
@@ -78,7 +80,7 @@ class StandardLayer:
             top.reshape(*shape)
 
     def _build(self, shapes: Sequence[Shape]) -> LayerGraph:
-        return LayerGraph(self.spec, self.kind, self._directory, shapes, self._expect_blob)
+        return LayerGraph(self._describe, shapes, self._expect_blob)
 
     def _expect_blob(self, index: int, shape: Shape, filler: Values) -> None:
         """Make learnable blob ``index`` at the first build; NetError where it has another shape in a later one."""
