@@ -81,7 +81,9 @@ class ForwardGraph:
             del self.results[spec.bottoms[0]]  # what the blob held in Caffe is nowhere in this graph
             self.results[spec.tops[0]] = [value]
             return
-        bottoms = [self._bottom(spec, position) for position in range(len(spec.bottoms))]
+        asked = self.options.training and spec.propagate_down
+        bottoms = [self.current[bottom] for bottom in spec.bottoms]
+        bottoms = [self._barred(bottoms[i]) if asked and not asked[i] else bottoms[i] for i in range(len(bottoms))]
         tops: Sequence[ir.Value]
         if isinstance(layer, SourceLayer):
             tops = self._fed(placed)
@@ -102,11 +104,6 @@ class ForwardGraph:
                 if value not in results:
                     results.append(value)
             self.current[name] = value
-
-    def _bottom(self, spec: LayerSpec, position: int) -> ir.Value:
-        value = self.current[spec.bottoms[position]]
-        is_barred = spec.propagate_down and not spec.propagate_down[position]
-        return self._barred(value) if self.options.training and is_barred else value
 
     def _barred(self, value: ir.Value) -> ir.Value:
         """The same value, which no gradient passes."""

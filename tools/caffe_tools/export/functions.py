@@ -46,9 +46,10 @@ class LayersAsFunctions(ir.passes.InPlacePass):
             shown = self.layers[layer]
             inputs, outputs = self._boundary(nodes)
             name = f"{shown.name}Gradient" if is_gradient else shown.name
-            body = ir.Function(
-                shown.domain, name, "", graph=self._body(nodes, inputs, outputs), attributes=_declared(shown)
-            )
+            attributes = _attributes(shown)
+            declared = [ir.Attr(key, attribute.type, None) for key, attribute in attributes.items()]
+            graph = self._body(nodes, inputs, outputs)
+            body = ir.Function(shown.domain, name, "", graph=graph, attributes=declared)
             function = functions.setdefault(ir.to_proto(body).SerializeToString(), body)
             number = 2
             while model.functions.setdefault(function.identifier(), function) is not function:
@@ -58,7 +59,7 @@ class LayersAsFunctions(ir.passes.InPlacePass):
                 function.domain,
                 function.name,
                 inputs,
-                list(_attributes(shown).values()),
+                list(attributes.values()),
                 num_outputs=len(outputs),
                 name=self.op.unique_name(f"{layer}/{function.name}"),
                 metadata_props={"layer": layer},
@@ -119,10 +120,6 @@ def _attributes(shown: LayerFunction) -> dict[str, ir.Attr]:
         if isinstance(value, (int, float, str, list)):
             converted[key] = ir.convenience.convert_attribute(key, value)
     return converted
-
-
-def _declared(shown: LayerFunction) -> list[ir.Attr]:
-    return [ir.Attr(key, attribute.type, None) for key, attribute in _attributes(shown).items()]
 
 
 def _replace(graph: ir.Graph, nodes: Sequence[ir.Node], outputs: Sequence[ir.Value], call: ir.Node) -> None:

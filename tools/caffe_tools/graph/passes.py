@@ -14,17 +14,15 @@ class RemoveUnused(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         graph = model.graph
-        nodes, stored = len(graph), graph.initializers
+        nodes = len(graph)
         for node in reversed(graph):
             if not any(map(_is_used, node.outputs)):
                 graph.remove(node, safe=True)
-        unused = [value for value in (*stored.values(), *graph.inputs) if not _is_used(value)]
-        for value in unused:
-            if value.name in stored:
-                del stored[value.name]
-            else:
-                graph.inputs.remove(value)
-        return ir.passes.PassResult(model, len(graph) < nodes or bool(unused))
+        for name in [name for name, value in graph.initializers.items() if not _is_used(value)]:
+            del graph.initializers[name]
+        for value in [value for value in graph.inputs if not _is_used(value)]:
+            graph.inputs.remove(value)
+        return ir.passes.PassResult(model, len(graph) < nodes)
 
 
 def _is_used(value: ir.Value) -> bool:

@@ -74,7 +74,8 @@ class StandardLayer:
             self._graph, self._shapes, self._top_shapes = graph, shapes, graph.top_shapes
             self._forward, self._backward, self._kept_bottoms = None, {}, {}
             self._set_random_values(np.zeros)
-            self.states = {index: self._state(index, shape) for index, shape in graph.state_shapes.items()}
+            kept = {i: array for i, array in self.states.items() if array.shape == graph.state_shapes.get(i)}
+            self.states = {i: np.zeros(shape, np.float32) for i, shape in graph.state_shapes.items()} | kept
             self._states_before = self.states
         for top, shape in zip(tops, self._top_shapes, strict=True):
             top.reshape(*shape)
@@ -104,11 +105,6 @@ class StandardLayer:
                     f"it cannot work in place: its top {name!r} has the shape {shape}, not the bottom's {top.shape}:"
                     " give the top another name"
                 )
-
-    def _state(self, index: int, shape: Shape) -> np.ndarray:
-        """What the last forward pass left, or zeros where there was none or its shape was another."""
-        kept = self.states.get(index)
-        return kept if kept is not None and kept.shape == shape else np.zeros(shape, np.float32)
 
     # Running --------------------------------------------------------------------------------------------------------
 
