@@ -57,7 +57,7 @@ def test_caffe_gets_the_same_inputs_and_weights_and_returns_blobs_and_gradients(
     net = Net(prototxt.parse(TRAINED), "TRAIN", seed=5)
     parameters = parameters_of(net)
     ours, fed = run_layers(net, training=True)
-    theirs = run_caffe(net, fed, parameters)
+    theirs = run_caffe(net, fed | parameters)
     assert {"diff/ip", "pdiff/ip/0", "pdiff/ip/1"} <= set(ours.arrays)
     for key, array in ours.arrays.items():
         np.testing.assert_array_equal(theirs[key], array, err_msg=key)
@@ -67,7 +67,7 @@ def test_an_interpreter_without_caffe_is_said_to_have_none(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     net = Net(prototxt.parse(TRAINED), "TRAIN")
     with pytest.raises(NetError, match="has no Caffe: name one that has with --caffe-python"):
-        run_caffe(net, run_layers(net, True)[1], parameters_of(net))
+        run_caffe(net, run_layers(net, True)[1] | parameters_of(net))
 
 
 def test_another_package_called_caffe_is_no_caffe(tmp_path, monkeypatch):
@@ -75,27 +75,27 @@ def test_another_package_called_caffe_is_no_caffe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     net = Net(prototxt.parse(TRAINED), "TRAIN")
     with pytest.raises(NetError, match="is not Caffe"):
-        run_caffe(net, run_layers(net, True)[1], parameters_of(net))
+        run_caffe(net, run_layers(net, True)[1] | parameters_of(net))
 
 
 def test_why_caffe_ended_is_said(caffe):
     caffe.write_text("import sys; sys.exit('F1122 net.cpp:757] Check failed: no such blob\\n*** trace ***')")
     net = Net(prototxt.parse(TRAINED), "TRAIN")
     with pytest.raises(NetError, match="Check failed: no such blob"):
-        run_caffe(net, run_layers(net, True)[1], parameters_of(net))
+        run_caffe(net, run_layers(net, True)[1] | parameters_of(net))
 
 
 def test_an_interpreter_that_is_not_there_is_named():
     net = Net(prototxt.parse(TRAINED), "TRAIN")
     with pytest.raises(NetError, match="cannot run no/such/python"):
-        run_caffe(net, run_layers(net, True)[1], parameters_of(net), python="no/such/python")
+        run_caffe(net, run_layers(net, True)[1] | parameters_of(net), python="no/such/python")
 
 
 def test_dropout_in_training_cannot_be_compared():
     text = TRAINED + 'layer { name: "drop" type: "Dropout" bottom: "ip" top: "drop" }'
     net = Net(prototxt.parse(text), "TRAIN")
     with pytest.raises(NetError, match="'drop' .Dropout. draws other numbers"):
-        run_caffe(net, {}, {})
+        run_caffe(net, {})
 
 
 def test_opencv_agrees_on_a_real_net(shared):
@@ -104,7 +104,7 @@ def test_opencv_agrees_on_a_real_net(shared):
     net.blobs["data"].data[...] = np.random.default_rng(0).random((1, 1, 28, 28))
     parameters = parameters_of(net)
     ours, fed = run_layers(net, training=False)
-    theirs = run_opencv(net, fed, parameters)
+    theirs = run_opencv(net, fed | parameters)
     assert set(theirs) == set(ours.arrays)
     for key, array in ours.arrays.items():
         np.testing.assert_allclose(theirs[key].reshape(array.shape), array, atol=1e-5 * np.abs(array).max(), rtol=0)
@@ -112,4 +112,4 @@ def test_opencv_agrees_on_a_real_net(shared):
 
 def test_opencv_knows_no_training():
     with pytest.raises(NetError, match="give --phase TEST"):
-        run_opencv(Net(prototxt.parse(TRAINED), "TRAIN"), {}, {})
+        run_opencv(Net(prototxt.parse(TRAINED), "TRAIN"), {})

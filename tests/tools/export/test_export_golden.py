@@ -11,7 +11,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import golden
-from caffe_tools.check.check import check, model_feeds, run_exported, run_layers
+from caffe_tools.check.check import check, run_exported, run_layers
 from caffe_tools.check.compare import compare
 from caffe_tools.export.export import ExportOptions, export
 from caffe_tools.graph.session import make_session
@@ -77,7 +77,7 @@ def test_the_reference_evaluator_gives_an_exported_loss_the_same_numbers(case):
     exported = export(net, ExportOptions(training=training, input_gradients=training, dynamic_batch=is_batched(case)))
     assert {entry.domain for entry in exported.model.opset_import} == {""}
     onnx.checker.check_model(exported.model, full_check=True)
-    feeds = model_feeds(exported, run_layers(net, training)[1])
+    feeds = exported.feeds(run_layers(net, training)[1])
     names = outputs_of(exported)
     expected = make_session(exported.model).run(names, feeds)
     with np.errstate(all="ignore"):
@@ -97,7 +97,7 @@ def is_batched(case):
 def check_with_another_batch(make, batch=3):
     """The export of one net with its batch open, against a net of ``batch`` items."""
     net = make()
-    training = net.phase == "TRAIN" and any(net.backward_need.layers)
+    training = net.phase == "TRAIN" and net.runs_backward
     options = ExportOptions(training=training, all_blobs=True, random_inputs=True, dynamic_batch=True)
     exported = export(net, options)
     other = make()
@@ -114,7 +114,7 @@ def check_with_another_batch(make, batch=3):
 
 
 def reshape_batch(net: Net, batch: int) -> None:
-    sources = [(spec, layer) for spec, layer in zip(net.spec.layers, net.layers, strict=True) if not spec.bottoms]
+    sources = [(layer.spec, layer) for layer in net.layers if not layer.spec.bottoms]
     old = net.blobs[sources[0][0].tops[0]].shape[0]
     for spec, layer in sources:
         if isinstance(layer, PythonLayer):

@@ -110,7 +110,6 @@ def test_a_training_export_names_the_layer_that_has_no_gradient(own_layers):
 
 def test_all_python_layers_without_an_onnx_expression_are_listed(own_layers):
     net = own_layers("Plain")
-    net.spec.layers.append(net.spec.layers[-1])
-    net.layers.append(net.layers[-1])
+    net.placed.append(net.placed[-1])
     with pytest.raises(ExportError, match=r"2 Python layers have no ONNX expression: 'own' \(Plain, .*\), 'own'"):
         export(net)

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from caffe_tools.check.check import model_feeds, run_layers
+from caffe_tools.check.check import run_layers
 from caffe_tools.export.export import ExportOptions, export
 from exported_model import outputs_of, run_model
 from nets import FORCE, drawn_net, inner_product, inputs, layer, python
@@ -140,7 +140,7 @@ def test_the_reference_evaluator_runs_the_functions_to_the_same_numbers(loss, pa
     onnx.checker.check_model(exported.model, full_check=True)
     results = run_model(exported, net)
     assert exported.model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
-    feeds = model_feeds(exported, run_layers(net, training=True)[1])
+    feeds = exported.feeds(run_layers(net, training=True)[1])
     found = ReferenceEvaluator(exported.model).run(None, feeds)
     for name, array in zip(outputs_of(exported), found, strict=True):
         scale = np.abs(results[name]).max()
@@ -153,7 +153,7 @@ def test_a_blob_that_two_layers_read_gets_the_sum_of_their_gradients_through_fun
     net = drawn_net(FORCE + text)
     exported = export(net, ExportOptions(training=True))
     layers, fed = run_layers(net, training=True)
-    results = run_model(exported, net, **{name: fed[name] for name in ("a.diff", "b.diff")})
+    results = run_model(exported, net, **{f"{name}.diff": fed[f"top_diff/{name}"] for name in "ab"})
     np.testing.assert_allclose(results["ip/1.diff"], layers.arrays["pdiff/ip/1"], rtol=1e-5, atol=1e-6)
 
 

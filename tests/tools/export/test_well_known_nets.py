@@ -143,7 +143,8 @@ def test_a_well_known_net_has_its_published_shapes_and_as_many_parameters(text, 
 
 def resnet_statistics(net: Net) -> None:
     """Statistics that keep the activations near 1, scaled by a factor as those of trained nets are."""
-    for spec, layer in zip(net.spec.layers, net.layers, strict=True):
+    for layer in net.layers:
+        spec = layer.spec
         if spec.type == "BatchNorm":
             mean, variance, factor = (blob.data for blob in layer.blobs)
             images = net.blobs[spec.bottoms[0]].data

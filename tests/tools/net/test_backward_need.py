@@ -18,9 +18,8 @@ def loss(bottom, rest="", name="loss"):
 
 def need(text):
     """Layer name → (runs backward, toward which bottoms, which learnable blobs get diffs)."""
-    net = net_of(text)
-    found = net.backward_need
-    return dict(zip(net.top_names, zip(found.layers, found.bottoms, found.learn, strict=True), strict=True))
+    layers = net_of(text).placed
+    return {placed.name: (placed.runs_backward, placed.propagate_down, placed.learn) for placed in layers}
 
 
 def running(text):

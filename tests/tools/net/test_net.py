@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -338,3 +340,43 @@ def test_a_layer_that_changes_the_shape_cannot_work_in_place():
     assert "it cannot work in place: its top 'x' has the shape (2, 4), not the bottom's (2, 3)" in error_of(
         inputs(x=(2, 3)) + layer("ip", "InnerProduct", "x", "x", IP)
     )
+
+
+# --- backward before the first forward
+
+
+BEFORE = "force_backward: true " + inputs(x=(2, 3))
+DOUBLE = layer("Power", "double", "x", "y", "power_param { scale: 2 }")
+
+
+def test_backward_before_the_first_forward_runs_on_the_data_as_it_stands():
+    net = net_of(BEFORE + layer("Power", "square", "x", "y", "power_param { power: 2 }"))
+    net.blobs["x"].data[...] = 3
+    assert (net.backward(y=np.ones((2, 3)))["x"] == 6).all()
+
+
+def test_forward_is_right_after_a_backward_that_came_first():
+    net = net_of(BEFORE + DOUBLE)
+    net.backward(y=np.ones((2, 3)))
+    assert (net.forward(x=np.ones((2, 3)))["y"] == 2).all()
+    assert (net.backward(y=np.ones((2, 3)))["x"] == 2).all()
+
+
+def test_backward_of_dropout_before_the_first_forward_takes_its_random_numbers_for_0_as_caffe_does():
+    net = net_of(BEFORE + layer("Dropout", "drop", "x", "y"))
+    assert (net.backward(y=np.ones((2, 3)))["x"] == 0).all()
+
+
+def test_backward_of_a_layer_in_place_after_a_reshape_takes_the_new_data():
+    net = net_of(BEFORE + DOUBLE + layer("ReLU", "relu", "y", "y"))
+    net.forward(x=np.full((2, 3), -1))
+    net.blobs["x"].reshape(4, 3)
+    net.reshape()
+    net.blobs["y"].data[...] = 1
+    assert (net.backward(y=np.ones((4, 3)))["x"] == 2).all()
+
+
+def test_the_docstring_names_the_parameters():
+    names = list(inspect.signature(Net).parameters)
+    assert names[:5] == ["prototxt", "phase", "level", "stages", "weights"]
+    assert all(f"``{name}``" in Net.__doc__ for name in names)

@@ -212,7 +212,7 @@ def test_an_empty_batch_costs_nothing(type_):
 def test_the_second_top_of_a_loss_has_the_probabilities(type_):
     shape = (2,) if type_ == "SoftmaxWithLoss" else (2, 3)
     net = net_of(inputs(x=(2, 3), t=shape) + layer("it", type_, "x t", "loss p"))
-    assert net.outputs == ["loss", "p"] and net.loss_weights[-1] == [1, 0]
+    assert net.outputs == ["loss", "p"] and net.placed[-1].loss_weights == [1, 0]
     probability = 1 / 3 if type_ == "SoftmaxWithLoss" else 0.5
     np.testing.assert_allclose(net.forward()["p"], np.full((2, 3), probability), rtol=1e-6)
 

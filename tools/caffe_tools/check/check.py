@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,19 +12,15 @@ from caffe_tools.check.compare import ATOL, RTOL, CheckResult, compare
 from caffe_tools.errors import NetError
 from caffe_tools.export.export import Exported, ExportOptions, export
 from caffe_tools.graph.session import make_session, run
-from caffe_tools.net.backward_need import has_loss
-from caffe_tools.net.blob import Blob
+from caffe_tools.net.keys import DATA, DIFF, IN, PARAM, PARAM_AFTER, PDIFF, RANDOM, TOP_DIFF, Arrays, split_key
+from caffe_tools.net.layer import PlacedLayer
 from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
 from caffe_tools.net.standard_layer import StandardLayer
 
-COMPARED = ("data/", "diff/", "pdiff/", "param_after/")
-"""The keys of an ``.npz`` that begin so are compared."""
-
 Progress = Callable[[str], None]
-Arrays = Mapping[str, np.ndarray]
-Peer = Callable[[Net, Arrays, Arrays], Arrays]
-"""Runs the same net elsewhere, on the data that it was fed and its learnable blobs (``peers.py``)."""
+Peer = Callable[[Net, Arrays], Arrays]
+"""Runs the same net elsewhere, on the data, diffs and learnable blobs that it was fed (``peers.py``)."""
 
 
 @dataclass
@@ -34,6 +30,9 @@ class Run:
     arrays: dict[str, np.ndarray]
     layers: dict[str, str]
     notes: list[str] = field(default_factory=list)
+
+    def add(self, key: str, array: np.ndarray, layer: str) -> None:
+        self.arrays[key], self.layers[key] = array.copy(), layer
 
 
 def check(
@@ -53,11 +52,9 @@ def check(
 
     Raises NetError where there is nothing to compare, and what ``Net`` and ``export`` raise.
     """
-    parameters = {}
-    if callable(against):
-        parameters = {f"param/{n}/{i}": b.data.copy() for n, all_ in net.params.items() for i, b in enumerate(all_)}
+    parameters = {name: blob.data.copy() for name, blob in net.learnable.items()} if callable(against) else {}
     progress("exporting")
-    training = net.phase == "TRAIN" and any(net.backward_need.layers)
+    training = net.phase == "TRAIN" and net.runs_backward
     exported = export(net, ExportOptions(training=training, all_blobs=True, random_inputs=True))
     session = make_session(exported.model)  # before the run, in which BatchNorm changes its statistics
     progress("running layer by layer")
@@ -66,14 +63,14 @@ def check(
         raise NetError("there is nothing to compare: the net computes no blob, it only has data")
     if callable(against):
         progress(f"running in {against_name}")
-        against = against(net, fed, parameters)
+        against = against(net, fed | PARAM.keyed(parameters))
     progress("running in ONNX Runtime")
     if against is not None and training:
         _add_idle_diffs(net, layers, against)
     onnx = run_exported(session, exported, fed, layers)
     notes = layers.notes + _notes(net)
 
-    def compared(reference: str, expected: Mapping[str, np.ndarray], name: str, found: Run) -> CheckResult:
+    def compared(reference: str, expected: Arrays, name: str, found: Run) -> CheckResult:
         rows = compare(expected, found.arrays, layers.layers, rtol, atol)
         return CheckResult(net.name, net.phase, reference, name, rtol, atol, rows, notes)
 
@@ -82,7 +79,8 @@ def check(
     notes += _notes_against(net, layers, against, against_name)
     reference = {key: against[key] for key in layers.arrays if key in against}  # in the order of the layers
     if not reference:
-        raise NetError(f"{against_name} holds no {', '.join(f'{kind}…' for kind in COMPARED)} of this net")
+        kinds = ", ".join(kind.key("…") for kind in (DATA, DIFF, PDIFF, PARAM_AFTER))
+        raise NetError(f"{against_name} holds no {kinds} of this net")
     return [
         compared(against_name, reference, "layer by layer", layers),
         compared(against_name, reference, "ONNX Runtime", onnx),
@@ -92,144 +90,100 @@ def check(
 def run_layers(net: Net, training: bool, progress: Progress = lambda text: None) -> tuple[Run, dict[str, np.ndarray]]:
     """Forward and, where ``training``, backward, layer by layer; and what an exported model must be fed to match.
 
-    That is by ``<blob>``, ``<layer>/random0``, and, for a net without a loss, ``<output>.diff``.
+    That is ``in/<blob>``, ``random/<layer>/<i>`` and, for a net without a loss, ``top_diff/<blob>``.
     """
+    found = Run({}, {})
     fed: dict[str, np.ndarray] = {}
-    names: dict[str, str] = {}
-    notes: list[str] = []
-    stored = {key: blob.data.copy() for key, blob in _stored_blobs(net).items()}
-    for index, spec in enumerate(net.spec.layers):
-        progress(f"forward {spec.name}")
-        for bottom in _forward_layer(net, index):
-            notes.append(f"layer {spec.name!r} writes into its bottom {bottom!r}, which Caffe's layers never do")
-            names[f"data/{bottom}"] = spec.name
-        if not spec.bottoms:
-            fed |= {top: net.blobs[top].data.copy() for top in spec.tops}
-        layer = net.layers[index]
-        if isinstance(layer, StandardLayer):
-            fed |= {f"{spec.name}/random{i}": values for i, values in enumerate(layer.random_values)}
-        for top in spec.tops:
-            names[f"data/{top}"] = spec.name
-    splits = _split_tops(net)
+    stored = {name: blob.data.copy() for placed in net.placed for name, blob in placed.statistics.items()}
+    for placed in net.placed:
+        progress(f"forward {placed.name}")
+        for bottom in _forward_layer(placed):
+            found.notes.append(
+                f"layer {placed.name!r} writes into its bottom {bottom!r}, which Caffe's layers never do"
+            )
+            found.layers[DATA.key(bottom)] = placed.name
+        for top, blob in zip(placed.spec.tops, placed.tops, strict=True):
+            found.layers[DATA.key(top)] = placed.name
+            if not placed.bottoms:
+                fed[IN.key(top)] = blob.data.copy()
+        if isinstance(placed.layer, StandardLayer):
+            fed |= RANDOM.keyed(placed.layer.random_values)
     # data that is fed agrees by itself
-    arrays = {
-        f"data/{name}": net.blobs[name].data.copy()
-        for name in _in_order(net)
-        if name not in splits and not _is_only_fed(net, name)
-    }
+    computed = {top for placed in net.placed if placed.bottoms for top in placed.spec.tops} - set(net.copies)
+    found.arrays = {DATA.key(name): blob.data.copy() for name, blob in net.blobs.items() if name in computed}
     if training:
-        for (layer, i), blob in _stored_blobs(net).items():
-            if not np.array_equal(blob.data, stored[layer, i], equal_nan=True):
-                arrays[f"param_after/{layer}/{i}"] = blob.data.copy()
-                names[f"param_after/{layer}/{i}"] = layer
-        if not has_loss(net):
-            fed |= {f"{name}.diff": net.blobs[name].diff.copy() for name in net.outputs}
-        arrays |= _run_backward(net, names, splits, progress)
-    return Run(arrays, names, notes), fed
+        for placed in net.placed:
+            for name, blob in placed.statistics.items():
+                if not np.array_equal(blob.data, stored[name], equal_nan=True):
+                    found.add(PARAM_AFTER.key(name), blob.data, placed.name)
+        if not net.has_loss:
+            fed |= {TOP_DIFF.key(name): net.blobs[name].diff.copy() for name in net.outputs}
+        _run_backward(net, found, progress)
+    return found, fed
 
 
-def _forward_layer(net: Net, index: int) -> list[str]:
+def _forward_layer(placed: PlacedLayer) -> list[str]:
     """Run a layer forward; the bottoms that its Python code changed though they are none of its tops."""
-    spec = net.spec.layers[index]
-    read_only = [name for name in dict.fromkeys(spec.bottoms) if name not in spec.tops]
-    before = {name: net.blobs[name].data.copy() for name in read_only if isinstance(net.layers[index], PythonLayer)}
-    net._forward(index, index)
-    return [name for name, data in before.items() if not np.array_equal(data, net.blobs[name].data, equal_nan=True)]
+    bottoms = dict(zip(placed.spec.bottoms, placed.bottoms, strict=True))
+    watched = set(bottoms).difference(placed.spec.tops) if isinstance(placed.layer, PythonLayer) else set()
+    before = {name: blob.data.copy() for name, blob in bottoms.items() if name in watched}
+    placed.forward()
+    return [name for name, data in before.items() if not np.array_equal(data, bottoms[name].data, equal_nan=True)]
 
 
-def _stored_blobs(net: Net) -> dict[tuple[str, int], Blob]:
-    """The blobs that no gradient changes, but a forward pass may (BatchNorm's statistics)."""
-    return {
-        (layer.spec.name, i): blob for layer in net.layers for i, blob in enumerate(layer.blobs) if not layer.learns(i)
-    }
-
-
-def _split_tops(net: Net) -> set[str]:
-    return {top for spec in net.spec.layers if spec.is_inserted for top in spec.tops}
-
-
-def _in_order(net: Net) -> list[str]:
-    return list(dict.fromkeys(top for spec in net.spec.layers for top in spec.tops))
-
-
-def _is_only_fed(net: Net, name: str) -> bool:
-    return all(not spec.bottoms for spec in net.spec.layers if name in spec.tops)
-
-
-def _run_backward(net: Net, names: dict[str, str], splits: set[str], progress: Progress) -> dict[str, np.ndarray]:
+def _run_backward(net: Net, found: Run, progress: Progress) -> None:
+    """Add the diffs of the blobs that layers write, in the order in which they are complete, and of what learns."""
     net.clear_param_diffs()
-    diffs: dict[str, np.ndarray] = {}
-    for index in reversed(range(len(net.layers))):
-        spec = net.spec.layers[index]
-        if not net.backward_need.layers[index]:
+    copies = net.copies
+    for placed in reversed(net.placed):
+        if not placed.runs_backward:
             continue
-        progress(f"backward {spec.name}")
-        net._backward(index, index)
-        for position, bottom in enumerate(spec.bottoms):
-            if net.backward_need.bottoms[index][position] and bottom not in splits:
-                diffs.pop(f"diff/{bottom}", None)
-                diffs[f"diff/{bottom}"] = net.blobs[bottom].diff.copy()
-                names[f"diff/{bottom}"] = spec.name
+        progress(f"backward {placed.name}")
+        placed.backward()
+        for name, blob, is_written in zip(placed.spec.bottoms, placed.bottoms, placed.propagate_down, strict=True):
+            if is_written and name not in copies:
+                found.arrays.pop(DIFF.key(name), None)
+                found.add(DIFF.key(name), blob.diff, placed.name)
     owners: set[int] = set()
-    for index, (spec, layer) in enumerate(zip(net.spec.layers, net.layers, strict=True)):
-        for i, blob in enumerate(layer.blobs):
-            if net.backward_need.learn[index][i] and id(blob) not in owners:
-                owners.add(id(blob))
-                diffs[f"pdiff/{spec.name}/{i}"] = blob.diff.copy()
-                names[f"pdiff/{spec.name}/{i}"] = spec.name
-    return diffs
+    for placed in net.placed:
+        for (name, blob), learns in zip(placed.learnable.items(), placed.learn, strict=True):
+            if learns and blob.memory not in owners:
+                owners.add(blob.memory)
+                found.add(PDIFF.key(name), blob.diff, placed.name)
 
 
-def _add_idle_diffs(net: Net, layers: Run, against: Mapping[str, np.ndarray]) -> None:
+def _add_idle_diffs(net: Net, layers: Run, against: Arrays) -> None:
     """Add the diffs that backward does not write and a reference holds all the same: those of losses (their
     loss_weight), and of what does not learn (zeros). A blob that Caffe sends no gradient has zeros there too, which
     say nothing: a model may well give the gradient by a target."""
+    learnable = net.learnable
     for key, reference in against.items():
-        kind, _, name = key.partition("/")
+        kind, name = split_key(key)
         if key in layers.arrays:
             continue
-        if kind == "diff" and name in net.blobs and np.any(reference):
+        if kind == DIFF and name in net.blobs and np.any(reference):
             layers.arrays[key] = net.blobs[name].diff.copy()
-        elif kind == "pdiff":
-            layer, _, index = name.rpartition("/")
-            blobs = net.params.get(layer, [])
-            if index.isdigit() and int(index) < len(blobs):
-                layers.arrays[key] = blobs[int(index)].diff.copy()
+        elif kind == PDIFF and name in learnable:
+            layers.arrays[key] = learnable[name].diff.copy()
 
 
-def run_exported(
-    session: onnxruntime.InferenceSession, exported: Exported, fed: Mapping[str, np.ndarray], layers: Run
-) -> Run:
+def run_exported(session: onnxruntime.InferenceSession, exported: Exported, fed: Arrays, layers: Run) -> Run:
     """The exported model in ONNX Runtime: of the arrays that ``layers`` has, those that the model gives."""
-    feeds = model_feeds(exported, fed)
-    names = [exported.outputs[key] for key in layers.arrays if key in exported.outputs]
-    results = dict(zip(names, run(session, names, feeds, "the exported model"), strict=True)) if names else {}
-    arrays = {}
+    names = {key: exported.outputs[key] for key in layers.arrays if key in exported.outputs}
+    results = run(session, list(names.values()), exported.feeds(fed), "the exported model") if names else []
+    found = dict(zip(names, results, strict=True))
     for key, expected in layers.arrays.items():
-        kind, _, blob = key.partition("/")
-        if key in exported.outputs:
-            arrays[key] = results[exported.outputs[key]]
-        elif kind == "diff":
-            arrays[key] = fed.get(f"{blob}.diff", np.zeros_like(expected))  # it is fed, or no gradient reaches it
-    return Run(arrays, layers.layers)
-
-
-def model_feeds(exported: Exported, fed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What ``run_layers`` says the model must be fed, by the names of the model's inputs."""
-    wanted = {value.name for value in exported.model.graph.input}
-    feeds = {}
-    for key, name in exported.inputs.items():
-        kind, _, of = key.partition("/")
-        if name in wanted:
-            feeds[name] = fed[{"in": of, "random": f"{of}/random0", "top_diff": f"{of}.diff"}[kind]]
-    return feeds
+        kind, blob = split_key(key)
+        if kind == DIFF and key not in found:  # it is fed, or no gradient reaches it
+            found[key] = fed.get(TOP_DIFF.key(blob), np.zeros_like(expected))
+    return Run(found, layers.layers)
 
 
 def _notes(net: Net) -> list[str]:
-    if net.phase != "TRAIN" or any(net.backward_need.layers):
+    if net.phase != "TRAIN" or net.runs_backward:
         return []
-    if not any(any(weights) for weights in net.loss_weights):
-        for spec in net.spec.layers:
+    if not any(any(placed.loss_weights) for placed in net.placed):
+        for spec in (placed.spec for placed in net.placed):
             if spec.type == "Python" and spec.tops and spec.tops[0] in net.outputs and len(spec.bottoms) > 1:
                 return [
                     "no gradient was checked: no top has a loss_weight, and Caffe gives a Python layer none by itself;"
@@ -241,9 +195,8 @@ def _notes(net: Net) -> list[str]:
     ]
 
 
-def _notes_against(net: Net, layers: Run, against: Mapping[str, np.ndarray], name: str) -> list[str]:
-    others = {key: array for key, array in against.items() if key.startswith(COMPARED) and key not in layers.arrays}
-    unknown = [key for key, array in others.items() if not _is_idle(net, key, array)]
+def _notes_against(net: Net, layers: Run, against: Arrays, name: str) -> list[str]:
+    unknown = [key for key in against if key not in layers.arrays and _is_news(net, key, against[key])]
     missing = [key for key in layers.arrays if key not in against]
     notes = []
     if unknown:
@@ -253,10 +206,12 @@ def _notes_against(net: Net, layers: Run, against: Mapping[str, np.ndarray], nam
     return notes
 
 
-def _is_idle(net: Net, key: str, array: np.ndarray) -> bool:
-    """Whether there is nothing to compare: the blob is fed, or nobody sends it a gradient."""
-    kind, _, name = key.partition("/")
-    return (kind == "data" and name in net.blobs) or (kind in ("diff", "pdiff") and not np.any(array))
+def _is_news(net: Net, key: str, array: np.ndarray) -> bool:
+    """Whether it could be compared: it is no blob that is fed, nor the diff of one that nobody sends a gradient."""
+    kind, name = split_key(key)
+    if kind == DATA:
+        return name not in net.blobs
+    return kind == PARAM_AFTER or (kind in (DIFF, PDIFF) and bool(np.any(array)))
 
 
 def _some(names: Sequence[str]) -> str:

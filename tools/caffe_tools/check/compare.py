@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from caffe_tools.net.keys import PDIFF, Arrays, layer_of, split_key
+
 RTOL, ATOL = 1e-4, 0.0
 """An array agrees where every difference is at most RTOL · its largest value + ATOL."""
 
@@ -58,30 +60,24 @@ class CheckResult:
         return {**asdict(self), "agrees": self.agrees, "first_wrong": asdict(wrong) if wrong else None}
 
 
-def compare(
-    expected: Mapping[str, np.ndarray],
-    found: Mapping[str, np.ndarray],
-    layers: Mapping[str, str],
-    rtol: float,
-    atol: float,
-) -> list[Difference]:
+def compare(expected: Arrays, found: Arrays, layers: Mapping[str, str], rtol: float, atol: float) -> list[Difference]:
     """One row for each expected array; ``layers`` tells for a key which layer computes it."""
     rows = []
     scales = _parameter_scales(expected)
     for key, array in expected.items():
-        scale = scales.get(key.rpartition("/")[0]) if key.startswith("pdiff/") else None
+        kind, name = split_key(key)
+        scale = scales.get(layer_of(name)) if kind == PDIFF else None
         rows.append(difference(key, layers.get(key, ""), array, found.get(key), rtol, atol, scale))
     return rows
 
 
-def _parameter_scales(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
+def _parameter_scales(arrays: Arrays) -> dict[str, float]:
     """The largest diff of each layer's learnable blobs. A bias ahead of BatchNorm has a gradient that is exactly 0,
     and both sides return the rounding of its sum: it is measured by its layer, not by itself."""
     scales: dict[str, float] = {}
-    for key, array in arrays.items():
-        if key.startswith("pdiff/") and array.size:
-            layer = key.rpartition("/")[0]
-            scales[layer] = max(scales.get(layer, 0.0), float(np.max(np.abs(array))))
+    for name, array in PDIFF.of(arrays).items():
+        if array.size:
+            scales[layer_of(name)] = max(scales.get(layer_of(name), 0.0), float(np.max(np.abs(array))))
     return scales
 
 

@@ -6,16 +6,17 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 import caffe_layers
 from caffe_tools import prototxt
+from caffe_tools.binaryproto import caffemodel
 from caffe_tools.check import caffe_peer
 from caffe_tools.errors import NetError, one_line
 from caffe_tools.files import load_arrays, save_arrays
+from caffe_tools.net.keys import DATA, IN, PARAM, Arrays
 from caffe_tools.net.net import Net
 from caffe_tools.net.standard_layer import StandardLayer
 from caffe_tools.prototxt.message import Message
@@ -33,7 +34,8 @@ def flat_net(net: Net) -> Message:
     flat.add("name", net.name)
     if net.spec.force_backward:
         flat.add("force_backward", True)
-    for spec in net.spec.layers:
+    for placed in net.placed:
+        spec = placed.spec
         if spec.is_inserted:
             continue
         if spec.bottoms:
@@ -47,20 +49,18 @@ def flat_net(net: Net) -> Message:
         for top in spec.tops:
             layer.add("top", top)
         shapes = layer.add("input_param", Message())
-        for top in spec.tops:
+        for blob in placed.tops:
             shape = shapes.add("shape", Message())
-            for dim in net.blobs[top].shape:
+            for dim in blob.shape:
                 shape.add("dim", dim)
     return flat
 
 
-def run_caffe(
-    net: Net, fed: Mapping[str, np.ndarray], parameters: Mapping[str, np.ndarray], python: str = sys.executable
-) -> dict[str, np.ndarray]:
+def run_caffe(net: Net, fed: Arrays, python: str = sys.executable) -> dict[str, np.ndarray]:
     """Forward and, in TRAIN phase, backward in a real Caffe, in the interpreter ``python``.
 
-    ``fed`` are the data blobs and the diffs (``<blob>.diff``) that backward starts from, ``parameters`` the learnable
-    blobs by ``param/<layer>/<i>``. Raises NetError where there is no Caffe, or it refuses the net.
+    ``fed`` are the data, the learnable blobs and the diffs that backward starts from: ``in/…``, ``param/…`` and
+    ``top_diff/…``. Raises NetError where there is no Caffe, or it refuses the net.
     """
     for layer in net.layers:
         if isinstance(layer, StandardLayer) and layer.layer.draws_random:
@@ -68,15 +68,13 @@ def run_caffe(
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "net.prototxt").write_text(prototxt.to_text(flat_net(net)), encoding="utf-8")
-        diffs = {f"top_diff/{n.removesuffix('.diff')}": a for n, a in fed.items() if n.endswith(".diff")}
-        blobs = {f"in/{n}": a for n, a in fed.items() if n in net.blobs}
-        save_arrays(place / "inputs.npz", {**blobs, **diffs, **parameters})
+        save_arrays(place / "inputs.npz", fed)
         arguments = {
             "net": str(place / "net.prototxt"),
             "phase": net.phase,
             "inputs": str(place / "inputs.npz"),
             "outputs": str(place / "outputs.npz"),
-            "backward": net.phase == "TRAIN" and any(net.backward_need.layers),
+            "backward": net.phase == "TRAIN" and net.runs_backward,
             "path": [str(Path(caffe_layers.__file__).parent.parent), str(Path.cwd())],
         }
         (place / "arguments.json").write_text(json.dumps(arguments), encoding="utf-8")
@@ -104,8 +102,8 @@ def _run_python(python: str, script: Path, arguments: Path) -> None:
     raise NetError(f"Caffe in {python} fails: {failed}")
 
 
-def run_opencv(net: Net, fed: Mapping[str, np.ndarray], parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Forward in OpenCV's dnn module (opencv-python before 5), the blobs by ``data/<blob>``.
+def run_opencv(net: Net, fed: Arrays) -> dict[str, np.ndarray]:
+    """Forward in OpenCV's dnn module (opencv-python before 5), fed with ``in/…`` and ``param/…``: ``data/<blob>``.
 
     Of the blobs that in-place layers change the final value counts. Raises NetError where OpenCV is not there, is too
     new, or refuses the net; in TRAIN phase, which OpenCV does not know.
@@ -121,38 +119,24 @@ def run_opencv(net: Net, fed: Mapping[str, np.ndarray], parameters: Mapping[str,
     with tempfile.TemporaryDirectory() as folder:
         text, weights = Path(folder) / "net.prototxt", Path(folder) / "net.caffemodel"
         text.write_text(prototxt.to_text(flat_net(net)), encoding="utf-8")
-        _save_with(net, parameters, weights)
+        parts = PARAM.of(fed)  # the forward pass may have changed the net's own
+        blobs = [(placed.name, placed.layer.type, [parts[name] for name in placed.learnable]) for placed in net.placed]
+        caffemodel.write(weights, blobs, name=net.name)
         try:
             peer = cv2.dnn.readNetFromCaffe(str(text), str(weights))
-            for name, array in fed.items():
+            for name, array in IN.of(fed).items():
                 peer.setInput(np.ascontiguousarray(array, np.float32), name)
             makers = _makers(net)
             outputs = peer.forward(list(makers.values()))
         except cv2.error as error:
             raise NetError(f"OpenCV {cv2.__version__} refuses the net: {one_line(error)}") from None
-    return {f"data/{blob}": array for blob, array in zip(makers, outputs, strict=True)}
+    return DATA.keyed(dict(zip(makers, outputs, strict=True)))
 
 
 def _makers(net: Net) -> dict[str, str]:
     """For each computed blob with one top's layer behind it, the last layer that writes it (OpenCV's output name)."""
     makers: dict[str, str] = {}
-    for spec in net.spec.layers:
+    for spec in (placed.spec for placed in net.placed):
         if not spec.is_inserted and spec.bottoms and len(spec.tops) == 1:
             makers[spec.tops[0]] = spec.name
     return makers
-
-
-def _save_with(net: Net, parameters: Mapping[str, np.ndarray], path: Path) -> None:
-    """Save the net with ``parameters`` (the forward pass may have changed its own)."""
-    current = {key: blob.data for key, blob in _by_key(net).items()}
-    try:
-        for key, blob in _by_key(net).items():
-            blob.data = parameters[key]
-        net.save(path)
-    finally:
-        for key, blob in _by_key(net).items():
-            blob.data = current[key]
-
-
-def _by_key(net: Net) -> dict:
-    return {f"param/{name}/{i}": blob for name, blobs in net.params.items() for i, blob in enumerate(blobs)}

@@ -37,5 +37,5 @@ def run(options: argparse.Namespace) -> int:
         exported = export(net, ExportOptions(**{name: getattr(options, name) for name in given}))
         say("writing")
         save(exported, options.output)
-    print_export(exported.graph, options.output)
+    print_export(exported.ir_model, options.output)
     return DONE

@@ -97,6 +97,7 @@ def load_net(options: argparse.Namespace, default_phase: str | None = None) -> N
     from caffe_tools.files import load_arrays
     from caffe_tools.net.draw import draw_inputs
     from caffe_tools.net.inputs import feed
+    from caffe_tools.net.keys import IN
     from caffe_tools.net.net import Net
 
     state = {"level": options.level, "stages": options.stage}
@@ -108,7 +109,7 @@ def load_net(options: argparse.Namespace, default_phase: str | None = None) -> N
         options.phase or default_phase or _natural_phase(message, state),
         weights=options.weights,
         allow_modules=options.allow_module,
-        input_shapes={key.removeprefix("in/"): array.shape for key, array in arrays.items() if key.startswith("in/")},
+        input_shapes={name: array.shape for name, array in IN.of(arrays).items()},
         seed=options.seed,
         **state,
     )

@@ -9,37 +9,38 @@ stored blob (BatchNorm's statistics in TRAIN) is the name plus ``.after``.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import CheckerPass, TopologicalSortPass
 
 from caffe_tools.errors import ExportError, one_line
-from caffe_tools.export.forward_graph import ForwardGraph, Named
-from caffe_tools.export.functions import LayerFunction, as_functions
+from caffe_tools.export.forward_graph import ForwardGraph, LiftBars, Named
+from caffe_tools.export.functions import LayersAsFunctions
 from caffe_tools.export.options import ExportOptions
 from caffe_tools.export.training_graph import TrainingGraph
 from caffe_tools.graph import onnx_file
 from caffe_tools.graph.builder import OPSET, Builder
+from caffe_tools.graph.passes import RemoveUnused
 from caffe_tools.graph.session import IR_VERSION, newest_opset
+from caffe_tools.net.keys import DATA, IN, PARAM, PDIFF, RANDOM, TOP_DIFF, Arrays, Kind
 from caffe_tools.net.net import Net
-from caffe_tools.net.source_layer import SourceLayer
 
 
 @dataclass
 class Exported:
     """The model, and the names that its inputs and outputs have in it, by the keys of an ``.npz``.
 
-    inputs: ``in/<blob>``, ``random/<layer>`` (with random_inputs), ``param/<layer>/<i>`` (with parameter_inputs; a
-    shared blob under its first layer) and ``top_diff/<blob>`` (for a net without a loss).
-    Those that no output needs are no inputs of the model.
+    inputs: ``in/<blob>``, ``random/<layer>/<i>`` (with random_inputs), ``param/<layer>/<i>`` (with parameter_inputs; a
+    shared blob under its first layer) and ``top_diff/<blob>`` (for a net without a loss), where an output needs them.
     outputs: ``data/<blob>``, ``diff/<blob>``, ``pdiff/<layer>/<i>`` and ``param_after/<layer>/<i>``. There is no
     ``data/`` for a blob that is just fed, and no ``diff/`` for one that no gradient reaches or whose diff is fed.
     """
 
-    graph: ir.Model
+    ir_model: ir.Model
     """The model around the net's own arrays; ``model`` has a copy of them."""
     inputs: dict[str, str]
     outputs: dict[str, str]
@@ -47,7 +48,11 @@ class Exported:
     @cached_property
     def model(self) -> onnx.ModelProto:
         """The model with the weights that the net has when this is first asked for."""
-        return ir.to_proto(self.graph)
+        return ir.to_proto(self.ir_model)
+
+    def feeds(self, arrays: Arrays) -> dict[str, np.ndarray]:
+        """What the model must be fed, by its own names."""
+        return {name: arrays[key] for key, name in self.inputs.items()}
 
 
 def export(net: Net, options: ExportOptions | None = None) -> Exported:
@@ -65,28 +70,26 @@ def export(net: Net, options: ExportOptions | None = None) -> Exported:
         raise ExportError("fold goes with inference: a folded layer has no blob or gradient of its own")
     op = Builder(opset=options.opset, name=net.name or "net")
     forward = ForwardGraph(net, op, options)
-    inputs = {f"in/{blob}": value for blob, value in forward.inputs.items()}
-    inputs |= {f"random/{layer}": value for layer, value in forward.random.items()}
+    inputs = IN.keyed(forward.inputs) | RANDOM.keyed(forward.random)
     if options.parameter_inputs:
-        inputs |= {f"param/{name}": value for name, value in forward.parameters.items()}
+        inputs |= PARAM.keyed(forward.parameters)
     blobs = list(forward.results) if options.all_blobs else forward.net_outputs()
     outputs = forward.computed(blobs)
     if options.training:
         training = TrainingGraph(forward)
-        inputs |= {f"top_diff/{blob}": value for blob, value in training.top_diffs.items()}
+        inputs |= TOP_DIFF.keyed(training.top_diffs)
         first = forward.computed([blob for blob, *_ in training.losses] or blobs)
         outputs = first | training.diffs(options.input_gradients, options.all_blobs) | forward.updates() | outputs
     outputs |= forward.computed(forward.inner_blobs(options.blobs))
     if not outputs:  # a model has at least one
-        outputs = {f"data/{blob}": Named(f"{blob}@2", value) for blob, value in forward.inputs.items()}
-    output_names = {key: op.output(named.value, named.name).name for key, named in outputs.items()}
+        outputs = {DATA.key(blob): Named(f"{blob}@2", value) for blob, value in forward.inputs.items()}
+    output_names = {key: op.output(named.value, named.name).name or "" for key, named in outputs.items()}
     for name, owner in forward.shared.items():
-        if f"pdiff/{owner}" in output_names:
-            output_names[f"pdiff/{name}"] = output_names[f"pdiff/{owner}"]
-    forward.lift_bars()
-    input_names = {key: value.name for key, value in inputs.items()}
-    op.remove_unused()
-    return Exported(_model(net, op, {} if options.inline else forward.functions), input_names, output_names)
+        if PDIFF.key(owner) in output_names:
+            output_names[PDIFF.key(name)] = output_names[PDIFF.key(owner)]
+    model = _finished(net, op, forward, options)
+    needed = set(model.graph.inputs)
+    return Exported(model, {key: value.name or "" for key, value in inputs.items() if value in needed}, output_names)
 
 
 def _check_opset(opset: int) -> None:
@@ -97,41 +100,39 @@ def _check_opset(opset: int) -> None:
         )
 
 
-def _model(net: Net, op: Builder, layers: Mapping[str, LayerFunction]) -> ir.Model:
-    _say_where_from(net, op)
-    functions = as_functions(op, layers)
-    op.graph.sort()
+def _finished(net: Net, op: Builder, forward: ForwardGraph, options: ExportOptions) -> ir.Model:
     version = max(IR_VERSION, onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", op.opset)]))
-    model = ir.Model(op.graph, ir_version=version, functions=functions, producer_name="caffe-layers")
-    model.metadata_props.update(_metadata(net))
+    model = ir.Model(op.graph, ir_version=version, producer_name="caffe-layers", metadata_props=_metadata(net))
+    passes: list[ir.passes.PassBase] = [LiftBars(forward.bars), RemoveUnused()]
+    if not options.inline:
+        passes += [LayersAsFunctions(op, forward.functions), RemoveUnused()]
+    ir.passes.Sequential(*passes, TopologicalSortPass())(model)
+    _say_where_from(net, model)
     try:
-        onnx_file.check(model)
+        CheckerPass(full_check=True)(model)  # without the weights, which it leaves out
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"the exported graph is no valid ONNX: {one_line(error)}") from None
     return model
 
 
-def _say_where_from(net: Net, op: Builder) -> None:
+def _say_where_from(net: Net, model: ir.Model) -> None:
     """Every node's doc string: the layer that it belongs to, and where that stands."""
-    places = {spec.name: f"{spec.place} of {spec.position}" for spec in net.spec.layers if spec.position}
-    for node in op.graph:
+    specs = [placed.spec for placed in net.placed if placed.spec.position]
+    places = {spec.name: f"{spec.place} of {spec.position}" for spec in specs}
+    for node in model.graph:
         node.doc_string = places.get(node.metadata_props.get("layer", ""), "")
 
 
 def _metadata(net: Net) -> dict[str, str]:
     """What a user of the model must know of the net: its name and phase, and what Caffe does to the images it reads."""
     metadata = {"caffe.name": net.name, "caffe.phase": net.phase}
-    sources = {spec.position.source for spec in net.spec.layers if spec.position}
-    if sources:
-        metadata["caffe.prototxt"] = os.path.basename(sources.pop())
-    for spec, layer in zip(net.spec.layers, net.layers, strict=True):
-        if isinstance(layer, SourceLayer):
-            for top, source in zip(spec.tops, layer.sources, strict=True):
-                if source.transform:
-                    metadata[f"caffe.transform_param/{top}"] = source.transform
-    return metadata
+    positions = [placed.spec.position for placed in net.placed if placed.spec.position]
+    if positions:
+        metadata["caffe.prototxt"] = os.path.basename(positions[0].source)
+    transforms = {top: source.transform for top, source in net.sources.items() if source.transform}
+    return metadata | Kind("caffe.transform_param").keyed(transforms)
 
 
 def save(exported: Exported, path: str | os.PathLike) -> None:
     """Write the model, with its large tensors in ``path.data`` where it has 2 GB or more; whole or not at all."""
-    onnx_file.save(exported.graph, path)
+    onnx_file.save(exported.ir_model, path)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from caffe_tools.net.layer import EmbeddedLayer
 from caffe_tools.net.net import Net
 from caffe_tools.net.standard_layer import StandardLayer
 from caffe_tools.prototxt.layer_spec import LayerSpec
@@ -34,37 +35,36 @@ def fold(net: Net) -> tuple[dict[str, Folded], set[str]]:
     vanished: set[str] = set()
     for index, layer in enumerate(net.layers):
         if isinstance(layer, StandardLayer) and layer.kind.output_axis and len(layer.spec.tops) == 1:
-            chain = _chain_behind(net, index)
-            if chain and _is_unshared(net, index):
+            chain = _chain_behind(layer, net.layers[index + 1 :], net.outputs)
+            if chain and _is_unshared(layer, net.layers):
                 axis = layer.kind.output_axis(layer.layer)
                 folded[layer.spec.name] = _fold_steps(layer, axis, [step for _, step in chain])
                 vanished |= {follower.spec.name for follower, _ in chain}
     return folded, vanished
 
 
-def _chain_behind(net: Net, index: int) -> list[tuple[StandardLayer, Step]]:
+def _chain_behind(
+    layer: StandardLayer, behind: Sequence[EmbeddedLayer], outputs: list[str]
+) -> list[tuple[StandardLayer, Step]]:
     """The layers that alone read the layer's top, one after the other, and what each does: one that brings channels to
     stored statistics (BatchNorm), then those that scale and shift them (Scale)."""
     chain: list[tuple[StandardLayer, Step]] = []
-    blob = net.spec.layers[index].tops[0]
-    for position in range(index + 1, len(net.layers)):
-        spec, layer = net.spec.layers[position], net.layers[position]
+    blob = layer.spec.tops[0]
+    for position, follower in enumerate(behind):
+        spec = follower.spec
         if blob not in spec.bottoms:
             continue
-        if not isinstance(layer, StandardLayer) or bool(layer.layer.statistics) != (not chain):
+        if not isinstance(follower, StandardLayer) or bool(follower.layer.statistics) != (not chain):
             break
-        step = _per_channel(layer)
+        step = _per_channel(follower)
         if step is None:
             break
-        chain.append((layer, step))
-        if spec.tops[0] != blob and _is_read_later(net, position, blob):
+        chain.append((follower, step))
+        is_read_later = blob in outputs or any(blob in later.spec.bottoms for later in behind[position + 1 :])
+        if spec.tops[0] != blob and is_read_later:
             return chain[:-1]
         blob = spec.tops[0]
     return chain
-
-
-def _is_read_later(net: Net, position: int, blob: str) -> bool:
-    return blob in net.outputs or any(blob in spec.bottoms for spec in net.spec.layers[position + 1 :])
 
 
 def _per_channel(layer: StandardLayer) -> Step | None:
@@ -73,12 +73,10 @@ def _per_channel(layer: StandardLayer) -> Step | None:
     return layer.kind.per_channel(layer.layer, stored) if layer.kind.per_channel else None
 
 
-def _is_unshared(net: Net, index: int) -> bool:
+def _is_unshared(layer: StandardLayer, layers: Sequence[EmbeddedLayer]) -> bool:
     """Whether no other layer uses the layer's learnable blobs."""
-    mine = {id(blob.data) for blob in net.layers[index].blobs}
-    return not any(
-        id(blob.data) in mine for position, layer in enumerate(net.layers) if position != index for blob in layer.blobs
-    )
+    mine = {blob.memory for blob in layer.blobs}
+    return mine.isdisjoint(blob.memory for other in layers if other is not layer for blob in other.blobs)
 
 
 def _fold_steps(layer: StandardLayer, output_axis: int, steps: Sequence[Step]) -> Folded:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -14,6 +14,8 @@ from caffe_tools.export.functions import LayerFunction
 from caffe_tools.export.options import ExportOptions
 from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.dims import Dim
+from caffe_tools.net.keys import DATA, PARAM_AFTER, layer_of, part_of
+from caffe_tools.net.layer import PlacedLayer
 from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
 from caffe_tools.net.source_layer import SourceLayer
@@ -46,7 +48,7 @@ class ForwardGraph:
         self.inputs: dict[str, ir.Value] = {}
         """Blobs that the model is fed."""
         self.random: dict[str, ir.Value] = {}
-        """Layer → the random numbers that the model is fed for it."""
+        """``layer/0`` → random numbers that the model is fed."""
         self.current: dict[str, ir.Value] = {}
         """Every blob's last result."""
         self.results: dict[str, list[ir.Value]] = {}
@@ -57,35 +59,39 @@ class ForwardGraph:
         """``layer/0`` → the parameter that it shares."""
         self.functions: dict[str, LayerFunction] = {}
         self._updates: dict[str, ir.Value] = {}
-        self._bars: list[ir.Value] = []
+        self.bars: dict[ir.Value, ir.Value] = {}
+        """Copies of values, which no gradient passes → the values."""
         self._owners: dict[int, str] = {}
-        self._split_from = {top: spec.bottoms[0] for spec in net.spec.layers if spec.is_inserted for top in spec.tops}
+        self._split_from = net.copies
         self._regions = self._region_blobs() if options.dynamic_batch else set()
         self._batch, self._region_count = _first_dims(net, self._regions) if options.dynamic_batch else (None, None)
         self._folded, self._vanished = folding(net) if options.fold else ({}, set())
-        self._index = 0
         _refuse_without_expression(net)
-        op.reserve(top for spec in net.spec.layers for top in spec.tops if top not in self._split_from)
-        for self._index, spec in enumerate(net.spec.layers):
-            self._add_layer(spec)
+        op.reserve(name for name in net.blobs if name not in self._split_from)
+        for self._placed in net.placed:
+            self._add_layer(self._placed)
         self._name_results()
 
-    def _add_layer(self, spec: LayerSpec) -> None:
-        layer = self.net.layers[self._index]
+    def _add_layer(self, placed: PlacedLayer) -> None:
+        spec, layer, kind = placed.spec, placed.layer, standard.known_type(placed.spec)
         if spec.name in self._vanished:
             self.current[spec.tops[0]] = value = self.current[spec.bottoms[0]]
             del self.results[spec.bottoms[0]]  # what the blob held in Caffe is nowhere in this graph
             self.results[spec.tops[0]] = [value]
             return
-        bottoms = [self._bottom(spec, position) for position in range(len(spec.bottoms))]
+        asked = self.options.training and spec.propagate_down
+        bottoms = [self.current[bottom] for bottom in spec.bottoms]
+        bottoms = [self._barred(bottoms[i]) if asked and not asked[i] else bottoms[i] for i in range(len(bottoms))]
+        tops: Sequence[ir.Value]
         if isinstance(layer, SourceLayer):
-            tops = self._fed(spec)
-        elif isinstance(layer, PythonLayer) and (hasattr(layer.instance, "onnx") or standard.known_type(spec) is None):
-            tops = self._python_layer(spec, layer, bottoms)
+            tops = self._fed(placed)
+        elif isinstance(layer, PythonLayer) and (hasattr(layer.instance, "onnx") or kind is None):
+            tops = self._python_layer(placed, layer, bottoms)
         else:
             built = self._folded[spec.name].spec if spec.name in self._folded else spec
+            assert kind is not None  # the net has refused unknown types
             directory = layer.layer.directory if isinstance(layer, StandardLayer) else ""
-            described = standard.Layer(built, standard.known_type(spec), self, directory)
+            described = standard.Layer(built, kind, self, directory)
             tops = standard.build(self.op, described, bottoms)
         for name, value in zip(spec.tops, tops, strict=True):
             if name not in self._split_from:
@@ -97,30 +103,17 @@ class ForwardGraph:
                     results.append(value)
             self.current[name] = value
 
-    def _bottom(self, spec: LayerSpec, position: int) -> ir.Value:
-        value = self.current[spec.bottoms[position]]
-        is_barred = spec.propagate_down and not spec.propagate_down[position]
-        return self._barred(value) if self.options.training and is_barred else value
-
     def _barred(self, value: ir.Value) -> ir.Value:
         """The same value, which no gradient passes."""
         barred = self.op.Identity(value)
         self.op.define_gradient([barred], [value], lambda diff: [None])
-        self._bars.append(barred)
+        self.bars[barred] = value
         return barred
 
-    def lift_bars(self) -> None:
-        """Take out the nodes that kept gradients from passing, once all gradients are there."""
-        for barred in self._bars:
-            node = barred.producer()
-            if not barred.is_graph_output():
-                barred.replace_all_uses_with(node.inputs[0])
-                self.op.graph.remove(node, safe=True)
-
-    def _fed(self, spec: LayerSpec) -> list[ir.Value]:
-        for top in spec.tops:
-            self.inputs[top] = self.op.input(top, self._dims(top, self.net.blobs[top].shape))
-        return [self.inputs[top] for top in spec.tops]
+    def _fed(self, placed: PlacedLayer) -> list[ir.Value]:
+        for name, top in zip(placed.spec.tops, placed.tops, strict=True):
+            self.inputs[name] = self.op.input(name, self._dims(name, top.shape))
+        return [self.inputs[name] for name in placed.spec.tops]
 
     def _dims(self, top: str, shape: tuple[int, ...]) -> tuple[Dim, ...]:
         dims: tuple[Dim, ...] = shape
@@ -132,34 +125,35 @@ class ForwardGraph:
         return (*dims[:2], HEIGHT, WIDTH) if is_image else dims
 
     def _region_blobs(self) -> set[str]:
-        kinds = [(spec, standard.known_type(spec)) for spec in self.net.spec.layers]
+        kinds = [(placed.spec, standard.known_type(placed.spec)) for placed in self.net.placed]
         return {self.blob(spec.bottoms[kind.regions]) for spec, kind in kinds if kind and kind.regions is not None}
 
-    def _python_layer(self, spec: LayerSpec, layer: PythonLayer, bottoms: Sequence[ir.Value]) -> Sequence[ir.Value]:
-        instance, cls = layer.instance, layer.layer_class
+    def _python_layer(self, placed: PlacedLayer, layer: PythonLayer, bottoms: Sequence[ir.Value]) -> Sequence[ir.Value]:
+        spec, instance, cls = layer.spec, layer.instance, layer.layer_class
         if not bottoms and not hasattr(instance, "onnx"):
-            return self._fed(spec)  # a data layer: what it makes is fed to the model
+            return self._fed(placed)  # a data layer: what it makes is fed to the model
         if not spec.tops:
             return []  # a layer that looks at its bottoms (shows or logs them) has no part in the numbers
         self.op.parameters = [self._stored(index) for index in range(len(layer.blobs))]
         with self.op.layer(spec.name), layer.naming():
             tops = instance.onnx(self.op, *bottoms)
         tops = tops if isinstance(tops, (tuple, list)) else (tops,)
-        self._check_tops(spec, f"{cls.__name__}.onnx()", tops)
+        self._check_tops(placed, f"{cls.__name__}.onnx()", tops)
         self.functions[spec.name] = LayerFunction(
             cls.__module__.split(".")[0], cls.__name__.removesuffix("Layer"), getattr(instance, "params", {})
         )
         return tops
 
-    def _check_tops(self, spec: LayerSpec, what: str, tops: Sequence[object]) -> None:
+    def _check_tops(self, placed: PlacedLayer, what: str, tops: Sequence[object]) -> None:
+        spec = placed.spec
         if len(tops) != len(spec.tops):
             raise _export_error(spec, f"{what} gives {len(tops)} tops, the net has {len(spec.tops)}")
-        for name, top in zip(spec.tops, tops, strict=True):
+        for name, blob, top in zip(spec.tops, placed.tops, tops, strict=True):
             if not isinstance(top, ir.Value):
                 raise _export_error(spec, f"{what} gives a {type(top).__name__}, not a value as op.Relu(x) returns")
             if top.dtype != ir.DataType.FLOAT:
                 raise _export_error(spec, f"{what} gives top {name!r} as {top.dtype}, blobs are FLOAT: use op.cast")
-            shape, wanted = self.op.shape(top), self.net.blobs[name].shape
+            shape, wanted = self.op.shape(top), blob.shape
             fits = [isinstance(dim, str) or dim == want for dim, want in zip(shape, wanted, strict=False)]
             if len(shape) != len(wanted) or not all(fits):
                 raise _export_error(spec, f"{what} gives top {name!r} the shape {shape}, its reshape() {wanted}")
@@ -167,17 +161,17 @@ class ForwardGraph:
     # What a standard layer asks of its host -------------------------------------------------------------------------
 
     def parameter(self, index: int, shape: Sequence[int], filler: Values) -> ir.Value:
-        if self._name() in self._folded:
-            return self.op.initializer(f"{self._name()}/{index}", self._folded[self._name()].blobs[index])
+        layer = self._placed.name
+        if layer in self._folded:
+            return self.op.initializer(part_of(layer, index), self._folded[layer].blobs[index])
         stored = self._stored(index)
         return self.op.reshape(stored, shape) if self.op.shape(stored) != tuple(shape) else stored
 
     def _stored(self, index: int) -> ir.Value:
         """The tensor of the current layer's learnable blob; layers that share a blob share the tensor."""
-        blob = self.net.layers[self._index].blobs[index]
-        key = blob.data.__array_interface__["data"][0] if blob.count else id(blob)
-        name = f"{self._name()}/{index}"
-        owner = self._owners.setdefault(key, name)
+        blob = self._placed.layer.blobs[index]
+        name = part_of(self._placed.name, index)
+        owner = self._owners.setdefault(blob.memory, name)
         if owner not in self.parameters:
             self.parameters[owner] = (
                 self.op.input(owner, blob.shape)
@@ -186,26 +180,26 @@ class ForwardGraph:
             )
         if owner != name:
             self.shared[name] = owner
-        learns = self.net.backward_need.learn[self._index][index]
-        return self._barred(self.parameters[owner]) if self.options.training and not learns else self.parameters[owner]
+        is_barred = self.options.training and not self._placed.learn[index]
+        return self._barred(self.parameters[owner]) if is_barred else self.parameters[owner]
 
     def update(self, index: int, value: ir.Value) -> None:
-        self._updates[f"{self._name()}/{index}"] = value
+        self._updates[part_of(self._placed.name, index)] = value
 
     def random_uniform(self, like: ir.Value) -> ir.Value:
         if not self.options.random_inputs:
             return self.op.RandomUniformLike(like)
-        self.random[self._name()] = self.op.input(f"{self._name()}/random0", self.op.shape(like))
-        return self.random[self._name()]
+        layer = self._placed.name
+        number = sum(layer_of(part) == layer for part in self.random)
+        value = self.op.input(f"{layer}/random{number}", self.op.shape(like))
+        self.random[part_of(layer, number)] = value
+        return value
 
     def state(self, index: int, shape: Sequence[Dim]) -> None:
         """A model remembers nothing: every run starts with zeros."""
 
     def keep(self, index: int, value: ir.Value) -> None:
         """Nor does it leave anything to the next run."""
-
-    def _name(self) -> str:
-        return self.net.spec.layers[self._index].name
 
     # Names ----------------------------------------------------------------------------------------------------------
 
@@ -247,29 +241,43 @@ class ForwardGraph:
             value = self.results[blob][-1]
             if value is not self.inputs.get(blob):
                 # of a blob that is fed, the graph input has the plain name
-                found[f"data/{blob}"] = Named(value.name if blob in self.inputs else blob, value)
+                found[DATA.key(blob)] = Named((value.name if blob in self.inputs else None) or blob, value)
         return found
 
     def updates(self) -> dict[str, Named]:
         """``param_after/<layer>/<i>`` → what the forward pass leaves in that stored blob."""
-        return {f"param_after/{name}": Named(f"{name}.after", value) for name, value in self._updates.items()}
+        return PARAM_AFTER.keyed({name: Named(f"{name}.after", value) for name, value in self._updates.items()})
+
+
+@dataclass
+class LiftBars(ir.passes.InPlacePass):
+    """Leave the nodes that kept gradients from passing unused, once all gradients are there."""
+
+    bars: Mapping[ir.Value, ir.Value]
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        for barred, value in self.bars.items():
+            if not barred.is_graph_output():
+                ir.convenience.replace_all_uses_with(barred, value)
+        return ir.passes.PassResult(model, bool(self.bars))
 
 
 def _first_dims(net: Net, regions: set[str]) -> tuple[int | None, int | None]:
     """The batch size and the number of regions: the first dim of the first blob of each kind that the net is fed."""
-    fed = [top for spec in net.spec.layers if not spec.bottoms for top in spec.tops if net.blobs[top].shape]
-    batch = next((net.blobs[top].shape[0] for top in fed if top not in regions), None)
-    count = next((net.blobs[top].shape[0] for top in fed if top in regions), None)
+    made = [placed for placed in net.placed if not placed.bottoms]
+    fed = [(name, top.shape) for placed in made for name, top in zip(placed.spec.tops, placed.tops, strict=True)]
+    batch = next((shape[0] for name, shape in fed if shape and name not in regions), None)
+    count = next((shape[0] for name, shape in fed if shape and name in regions), None)
     return batch, count
 
 
 def _refuse_without_expression(net: Net) -> None:
     """ExportError that lists every Python layer which computes something, but has no ONNX expression."""
     lacking = [
-        (spec, layer.layer_class.__name__)
-        for spec, layer in zip(net.spec.layers, net.layers, strict=True)
-        if isinstance(layer, PythonLayer) and spec.bottoms and spec.tops and not hasattr(layer.instance, "onnx")
-        if standard.known_type(spec) is None
+        (layer.spec, layer.layer_class.__name__)
+        for layer in net.layers
+        if isinstance(layer, PythonLayer) and layer.spec.bottoms and layer.spec.tops
+        if not hasattr(layer.instance, "onnx") and standard.known_type(layer.spec) is None
     ]
     how = "give it onnx(self, op, *bottoms)"
     if len(lacking) == 1:

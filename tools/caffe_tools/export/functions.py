@@ -25,89 +25,83 @@ class LayerFunction:
     attributes: Mapping[str, Any]
 
 
-def as_functions(op: Builder, layers: Mapping[str, LayerFunction]) -> list[ir.Function]:
-    """Replace the nodes of each of ``layers`` (by layer name) in ``op``'s graph by calls, and give the functions."""
-    groups: dict[tuple[str, bool], list[ir.Node]] = {}
-    for node in op.graph:
-        layer = node.metadata_props.get("layer", "")
-        if layer in layers:
-            groups.setdefault((layer, "gradient" in node.metadata_props), []).append(node)
-    functions: dict[bytes, ir.Function] = {}
-    names: set[str] = set()
-    for (layer, is_gradient), nodes in groups.items():
-        shown = layers[layer]
-        inputs, outputs = _boundary(op, nodes)
-        name = f"{shown.name}Gradient" if is_gradient else shown.name
-        body = _function(op, shown, name, nodes, inputs, outputs)
-        key = ir.to_proto(body).SerializeToString()
-        if key not in functions:
+@dataclass
+class LayersAsFunctions(ir.passes.InPlacePass):
+    """Replace the nodes of each of ``layers`` (by layer name) by calls of functions, which the model gets.
+
+    The constants that are in the functions then are left behind in the graph, unused.
+    """
+
+    op: Builder
+    layers: Mapping[str, LayerFunction]
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        groups: dict[tuple[str, bool], list[ir.Node]] = {}
+        for node in model.graph:
+            layer = node.metadata_props.get("layer", "")
+            if layer in self.layers:
+                groups.setdefault((layer, "gradient" in node.metadata_props), []).append(node)
+        functions: dict[bytes, ir.Function] = {}
+        for (layer, is_gradient), nodes in groups.items():
+            shown = self.layers[layer]
+            inputs, outputs = self._boundary(nodes)
+            name = f"{shown.name}Gradient" if is_gradient else shown.name
+            attributes = _attributes(shown)
+            declared = [ir.Attr(key, attribute.type, None) for key, attribute in attributes.items()]
+            graph = self._body(nodes, inputs, outputs)
+            body = ir.Function(shown.domain, name, "", graph=graph, attributes=declared)
+            function = functions.setdefault(ir.to_proto(body).SerializeToString(), body)
             number = 2
-            while body.name in names:
-                body.name, number = f"{name}_{number}", number + 1
-            names.add(body.name)
-            functions[key] = body
-        _replace_by_call(op, functions[key], shown, layer, nodes, inputs, outputs)
-    for function in functions.values():
-        op.graph.opset_imports.setdefault(function.domain, 1)
-    op.remove_unused()  # the constants that are in the functions now
-    return list(functions.values())
+            while model.functions.setdefault(function.identifier(), function) is not function:
+                function.name, number = f"{name}_{number}", number + 1
+            model.graph.opset_imports.setdefault(function.domain, 1)
+            call = ir.Node(
+                function.domain,
+                function.name,
+                inputs,
+                list(attributes.values()),
+                num_outputs=len(outputs),
+                name=self.op.unique_name(f"{layer}/{function.name}"),
+                metadata_props={"layer": layer},
+            )
+            _replace(model.graph, nodes, outputs, call)
+        return ir.passes.PassResult(model, bool(groups))
 
+    def _boundary(self, nodes: Sequence[ir.Node]) -> tuple[list[ir.Value], list[ir.Value]]:
+        """The values that the nodes take from outside, and those of theirs that others use."""
+        inside = set(nodes)
+        inputs: dict[ir.Value, None] = {}
+        outputs = []
+        for node in nodes:
+            for value in node.inputs:
+                if value is not None and value.producer() not in inside and not self.op.is_constant(value):
+                    inputs[value] = None
+            for value in node.outputs:
+                if value.is_graph_output() or any(use.node not in inside for use in value.uses()):
+                    outputs.append(value)
+        return list(inputs), outputs
 
-def _boundary(op: Builder, nodes: Sequence[ir.Node]) -> tuple[list[ir.Value], list[ir.Value]]:
-    """The values that the nodes take from outside, and those of theirs that others use."""
-    inside = set(nodes)
-    graph_outputs = set(op.graph.outputs)
-    inputs: dict[ir.Value, None] = {}
-    outputs = []
-    for node in nodes:
-        for value in node.inputs:
-            if value is not None and value.producer() not in inside and not op.is_constant(value):
-                inputs[value] = None
-        for value in node.outputs:
-            if value in graph_outputs or any(use.node not in inside for use in value.uses()):
-                outputs.append(value)
-    return list(inputs), outputs
-
-
-def _function(
-    op: Builder,
-    shown: LayerFunction,
-    name: str,
-    nodes: Sequence[ir.Node],
-    inputs: Sequence[ir.Value],
-    outputs: Sequence[ir.Value],
-) -> ir.Function:
-    body: list[ir.Node] = []
-    inner: dict[ir.Value | None, ir.Value | None] = {None: None}
-    for index, value in enumerate(inputs):
-        inner[value] = ir.val(f"in{index}")
-    for node in nodes:
-        for value in node.inputs:
-            if value not in inner:
-                body.append(_constant_node(value, f"c{len(inner)}"))
-                inner[value] = body[-1].outputs[0]
-        twin = ir.Node(
-            node.domain,
-            node.op_type,
-            [inner[value] for value in node.inputs],
-            [attribute for attribute in node.attributes.values()],
-            num_outputs=len(node.outputs),
-        )
-        for index, value in enumerate(node.outputs):
-            inner[value] = twin.outputs[index]
-            twin.outputs[index].name = f"v{len(inner)}"
-        body.append(twin)
-    graph = ir.Graph(
-        [inner[value] for value in inputs],
-        [inner[value] for value in outputs],
-        nodes=body,
-        opset_imports={"": op.opset},
-    )
-    declared = [ir.Attr(key, attribute.type, None) for key, attribute in _attributes(shown).items()]
-    return ir.Function(shown.domain, name, "", graph=graph, attributes=declared)
+    def _body(self, nodes: Sequence[ir.Node], inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Graph:
+        """The same nodes over values of their own, with the constants that they take."""
+        body: list[ir.Node] = []
+        inner = {value: ir.val(f"in{index}") for index, value in enumerate(inputs)}
+        for node in nodes:
+            for value in node.inputs:
+                if value is not None and value not in inner:
+                    body.append(_constant_node(value, f"c{len(inner) + 1}"))
+                    inner[value] = body[-1].outputs[0]
+            taken = [None if value is None else inner[value] for value in node.inputs]
+            attributes = list(node.attributes.values())
+            body.append(ir.Node(node.domain, node.op_type, taken, attributes, num_outputs=len(node.outputs)))
+            for value, twin in zip(node.outputs, body[-1].outputs, strict=True):
+                inner[value] = twin
+                twin.name = f"v{len(inner) + 1}"
+        ends = [inner[value] for value in inputs], [inner[value] for value in outputs]
+        return ir.Graph(*ends, nodes=body, opset_imports={"": self.op.opset})
 
 
 def _constant_node(value: ir.Value, name: str) -> ir.Node:
+    assert value.const_value is not None
     node = ir.node("Constant", [], {"value": ir.tensor(value.const_value.numpy())})
     node.outputs[0].name = name
     return node
@@ -128,28 +122,11 @@ def _attributes(shown: LayerFunction) -> dict[str, ir.Attr]:
     return converted
 
 
-def _replace_by_call(
-    op: Builder,
-    function: ir.Function,
-    shown: LayerFunction,
-    layer: str,
-    nodes: Sequence[ir.Node],
-    inputs: Sequence[ir.Value],
-    outputs: Sequence[ir.Value],
-) -> None:
-    call = ir.Node(
-        function.domain,
-        function.name,
-        list(inputs),
-        list(_attributes(shown).values()),
-        num_outputs=len(outputs),
-        name=op.unique_name(f"{layer}/{function.name}"),
-        metadata_props={"layer": layer},
-    )
-    op.graph.insert_after(nodes[-1], call)
+def _replace(graph: ir.Graph, nodes: Sequence[ir.Node], outputs: Sequence[ir.Value], call: ir.Node) -> None:
+    graph.insert_after(nodes[-1], call)
     for old, new in zip(outputs, call.outputs, strict=True):
         new.name, new.shape, new.type = old.name, old.shape, old.type
         old.name = None
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     for node in reversed(nodes):
-        op.graph.remove(node, safe=True)
+        graph.remove(node, safe=True)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from caffe_tools.export.forward_graph import ForwardGraph, Named
 from caffe_tools.gradient import gradients
-from caffe_tools.net.backward_need import has_loss
+from caffe_tools.net.keys import DIFF, PDIFF, split_key
 
 
 class TrainingGraph:
@@ -21,8 +21,8 @@ class TrainingGraph:
         """The diffs of the outputs that a net without a loss is fed."""
         self.losses = [
             (forward.blob(top), forward.current[top], weight)
-            for spec, weights in zip(forward.net.spec.layers, forward.net.loss_weights, strict=True)
-            for top, weight in zip(spec.tops, weights, strict=True)
+            for placed in forward.net.placed
+            for top, weight in zip(placed.spec.tops, placed.loss_weights, strict=True)
             if weight
         ]
         """The blobs with a loss_weight, their values, and it."""
@@ -34,17 +34,18 @@ class TrainingGraph:
         Learnable blobs, and inputs of the model ``of_inputs``, have zeros where no gradient reaches them.
         """
         forward, op = self.forward, self.forward.op
-        wanted = {f"pdiff/{name}": value for name, value in forward.parameters.items()}
+        wanted = PDIFF.keyed(forward.parameters)
         if of_inputs or of_all_blobs:
-            wanted |= {f"diff/{blob}": value for blob, value in forward.inputs.items()}
+            wanted |= DIFF.keyed(forward.inputs)
         if of_all_blobs:
             # an in-place layer overwrites the diff of its top: what stays is that of the blob's first result
-            wanted |= {f"diff/{blob}": values[0] for blob, values in forward.results.items()}
+            wanted |= DIFF.keyed({blob: values[0] for blob, values in forward.results.items()})
         found = {}
         for (key, value), diff in zip(wanted.items(), gradients(op, self._seeds, list(wanted.values())), strict=True):
-            if diff is None and (key.startswith("pdiff/") or (of_inputs and _is_used_input(value))):
+            kind, name = split_key(key)
+            if diff is None and (kind == PDIFF or (of_inputs and _is_used_input(value))):
                 diff = op.zeros(value)
-            is_fed = diff is not None and diff is self.top_diffs.get(key.removeprefix("diff/"))
+            is_fed = kind == DIFF and diff is self.top_diffs.get(name)
             if diff is not None and not is_fed:
                 found[key] = Named(f"{value.name}.diff", diff)
         return found
@@ -54,11 +55,11 @@ class TrainingGraph:
         op, forward = self.forward.op, self.forward
         seeds: dict[ir.Value, ir.Value] = {}
         for _, value, weight in self.losses:
-            seed = op.constant(weight, value.dtype.numpy())
+            seed = op.constant(weight)
             if op.shape(value) != ():
                 seed = op.Add(op.zeros(value), seed)
             seeds[value] = op.Add(seeds[value], seed) if value in seeds else seed
-        if not has_loss(forward.net):
+        if not forward.net.has_loss:
             for blob in forward.net_outputs():
                 value = forward.results[blob][-1]
                 if value is not forward.inputs.get(blob):

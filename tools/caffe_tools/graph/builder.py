@@ -274,17 +274,10 @@ class Builder:
 
     def remove_unused(self) -> None:
         """Drop nodes and stored tensors that no output needs, and the inputs among them."""
-        needed = set(self.graph.outputs)
-        for node in reversed(list(self.graph)):
-            if any(output in needed for output in node.outputs):
-                needed.update(value for value in node.inputs if value is not None)
-            else:
-                self.graph.remove(node, safe=True)
-        for name, value in list(self.graph.initializers.items()):
-            if value not in needed:
-                del self.graph.initializers[name]
-        for value in [value for value in self.graph.inputs if value not in needed]:
-            self.graph.inputs.remove(value)
+        from caffe_tools.graph.passes import RemoveUnused
+        from caffe_tools.graph.session import IR_VERSION
+
+        RemoveUnused()(ir.Model(self.graph, ir_version=IR_VERSION))
 
     def unique_name(self, name: str) -> str:
         """``name``, or that with a number where it is taken or reserved."""

@@ -48,15 +48,6 @@ def skeleton(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     return proto, arrays
 
 
-def check(model: ir.Model) -> None:
-    """Run onnx's checker, with full shape inference, without a copy of the weights: large tensors count as inputs."""
-    proto, large = skeleton(model)
-    for name, array in large.items():
-        dtype = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-        proto.graph.input.append(onnx.helper.make_tensor_value_info(name, dtype, array.shape))
-    onnx.checker.check_model(proto, full_check=True)
-
-
 def to_bytes(model: ir.Model) -> bytes:
     """The model as a file would hold it; for models below 2 GB."""
     return ir.to_proto(model).SerializeToString()

@@ -48,20 +48,14 @@ class Blob:
         return self.data.size
 
     @property
-    def num(self) -> int:
-        return self._legacy_dim(0)
+    def memory(self) -> int:
+        """Where its data lies. Blobs with one memory are one blob, though each may show it in a shape of its own."""
+        return memory_of(self.data)
 
-    @property
-    def channels(self) -> int:
-        return self._legacy_dim(1)
-
-    @property
-    def height(self) -> int:
-        return self._legacy_dim(2)
-
-    @property
-    def width(self) -> int:
-        return self._legacy_dim(3)
+    num = property(lambda self: self._legacy_dim(0))
+    channels = property(lambda self: self._legacy_dim(1))
+    height = property(lambda self: self._legacy_dim(2))
+    width = property(lambda self: self._legacy_dim(3))
 
     def _legacy_dim(self, axis: int) -> int:
         if self.data.ndim > 4:
@@ -70,6 +64,11 @@ class Blob:
 
     def __repr__(self) -> str:
         return f"Blob{self.shape}"
+
+
+def memory_of(array: np.ndarray) -> int:
+    """The address of the array's values; an array that has none is like no other."""
+    return array.__array_interface__["data"][0] if array.size else id(array)
 
 
 class Blobs(list):

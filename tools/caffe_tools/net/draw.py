@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from caffe_tools.net.backward_need import has_loss
+from caffe_tools.net.keys import IN, TOP_DIFF, split_key
 from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
 from caffe_tools.net.source_layer import SourceLayer
@@ -27,10 +27,10 @@ def draw_inputs(net: Net, fed: Collection[str], seed: int = 0) -> None:
     """
     random = np.random.default_rng(seed)
     for name in net.inputs:
-        if f"in/{name}" not in fed:
+        if IN.key(name) not in fed:
             blob = net.blobs[name]
             blob.data[...] = _draw(_readers(net, name), blob.shape, random)
-    if not has_loss(net) and not any(key.startswith("top_diff/") for key in fed):
+    if not net.has_loss and not any(split_key(key)[0] == TOP_DIFF for key in fed):
         for name in net.outputs:
             net.blobs[name].diff[...] = random.normal(size=net.blobs[name].shape)
 
@@ -90,13 +90,13 @@ def _draw(readers: list[Reader], shape: tuple[int, ...], random: np.random.Gener
 def _readers(net: Net, blob: str) -> list[Reader]:
     """The layers that read ``blob``, directly or through a Split."""
     found: list[Reader] = []
-    for spec, layer in zip(net.spec.layers, net.layers, strict=True):
-        for index, bottom in enumerate(spec.bottoms):
-            if bottom != blob or isinstance(layer, SourceLayer):
+    for placed in net.placed:
+        for index, bottom in enumerate(placed.spec.bottoms):
+            if bottom != blob or isinstance(placed.layer, SourceLayer):
                 continue
-            if spec.is_inserted:
-                for top in spec.tops:
+            if placed.spec.is_inserted:
+                for top in placed.spec.tops:
                     found += _readers(net, top)
             else:
-                found.append(Reader(layer, index, net.blobs[spec.bottoms[0]].shape))
+                found.append(Reader(placed.layer, index, placed.bottoms[0].shape))
     return found

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from caffe_tools.binaryproto import caffemodel
-from caffe_tools.net.blob import Blob
-
-if TYPE_CHECKING:
-    from caffe_tools.net.net import EmbeddedLayer
+from caffe_tools.net.blob import Blob, memory_of
+from caffe_tools.net.layer import EmbeddedLayer
 
 Stored = Mapping[str, Sequence[np.ndarray]]
 """The blobs of a .caffemodel by layer name (``caffemodel.read``)."""
@@ -81,7 +78,7 @@ def load(layers: Sequence[EmbeddedLayer], stored: Stored, path: str | os.PathLik
                     f"its learnable blob {index} has the shape {blob.shape}, but {path} has {array.shape}:"
                     " weights of another net"
                 )
-            if not np.may_share_memory(blob.data, array):
+            if memory_of(array) != blob.memory:  # it is not what the blob has adopted
                 blob.data[...] = array.reshape(blob.shape)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from caffe_layers.layer import LayerError
 from caffe_tools.errors import CaffeToolsError, raised
 from caffe_tools.net.blob import Blob, Blobs
+from caffe_tools.net.layer import EmbeddedLayer
 from caffe_tools.net.user_modules import import_layer_class
 from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.prototxt.messages import PYTHON_PARAM
@@ -21,7 +22,7 @@ from caffe_tools.prototxt.messages import PYTHON_PARAM
 PHASE_NUMBERS = {"TRAIN": 0, "TEST": 1}
 
 
-def make_instance(cls: type, param_str: str, phase: str, dtype: np.typing.DTypeLike = np.float32) -> Any:
+def make_instance(cls: Any, param_str: str, phase: str, dtype: np.typing.DTypeLike = np.float32) -> Any:
     """An instance as Caffe makes it: ``param_str``, ``phase`` and ``blobs`` are there before ``setup``."""
     try:
         instance = cls(None)
@@ -37,11 +38,10 @@ def make_instance(cls: type, param_str: str, phase: str, dtype: np.typing.DTypeL
     return instance
 
 
-class PythonLayer:
+class PythonLayer(EmbeddedLayer):
     """One ``type: "Python"`` layer; pycaffe's ``net.layers[i]``: ``type`` and ``blobs``."""
 
     type = "Python"
-    is_loss = False
 
     def __init__(self, spec: LayerSpec, allow_modules: Sequence[str]) -> None:
         self.spec = spec
@@ -61,9 +61,6 @@ class PythonLayer:
         """A layer may say, as Caffe's C++ layers do, that ``force_backward`` asks nothing toward this bottom."""
         allow = getattr(self.instance, "allow_force_backward", None)
         return True if allow is None else bool(allow(index))
-
-    def learns(self, index: int) -> bool:
-        return True
 
     def reshape(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
         with self.naming():

@@ -12,26 +12,28 @@ import numpy as np
 from caffe_tools import standard
 from caffe_tools.net import fillers
 from caffe_tools.net.blob import Blob
+from caffe_tools.net.layer import EmbeddedLayer
 from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.standard.data.input import Source
 from caffe_tools.standard.layer import check_form
 
 
-class SourceLayer:
+class SourceLayer(EmbeddedLayer):
     """A layer that makes blobs from nothing: DummyData, filled by its fillers; Input, Data, …, filled from outside."""
 
-    is_loss = False
-
     def __init__(
-        self, spec: LayerSpec, random: np.random.Generator, directory: str, shapes: Mapping[str, Sequence[int]]
+        self,
+        spec: LayerSpec,
+        kind: standard.LayerType,
+        random: np.random.Generator,
+        directory: str,
+        shapes: Mapping[str, Sequence[int]],
     ) -> None:
-        self.spec = spec
-        self.type = spec.type
-        self.kind = standard.known_type(spec)
-        self.blobs: list[Blob] = []
+        self.spec, self.type = spec, spec.type
         self._given_shapes = shapes
-        check_form(spec, self.kind)
-        self.sources = self.kind.function(standard.Layer(spec, self.kind, self, directory))
+        check_form(spec, kind)
+        # such a layer asks its host for nothing
+        self.sources: list[Source] = kind.function(standard.Layer(spec, kind, self, directory))  # type: ignore[arg-type]
         for source in self.sources:
             if source.filler is not None:
                 fillers.check(source.filler, spec.place)
@@ -63,6 +65,3 @@ class SourceLayer:
         for top, source in zip(tops, self.sources, strict=True):
             if source.filler is not None and source.is_filled_once != refill:
                 top.data[...] = fillers.fill(top.shape, source.filler, self._random, self.spec.place)
-
-    def backward(self, *arguments: object) -> None:
-        """Data has no gradient to pass on."""

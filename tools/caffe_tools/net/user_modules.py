@@ -70,8 +70,7 @@ def _caffe_to_import() -> Iterator[None]:
         return
     before = sys.modules.get("caffe")
     stand_in = ModuleType("caffe")
-    stand_in.Layer = CaffeLayer
-    stand_in.TRAIN, stand_in.TEST = 0, 1
+    vars(stand_in).update(Layer=CaffeLayer, TRAIN=0, TEST=1)
     sys.modules["caffe"] = stand_in
     try:
         yield

@@ -113,13 +113,13 @@ def print_run(net: Net, backward: bool) -> None:
     table = new_table(f"{net.name or 'net'} ({net.phase})", ("blob", "shape", *numbers), right=numbers)
     rows = {name: net.blobs[name].data for name in net.outputs}
     if backward:
-        rows |= {f"{n}/{i}.diff": b.diff for n, blobs in net.params.items() for i, b in enumerate(blobs)}
+        rows |= {f"{name}.diff": blob.diff for name, blob in net.learnable.items()}
     for name, array in rows.items():
         range_ = [f"{value:.6g}" for value in (array.min(), array.mean(), array.max())] if array.size else []
         table.add_row(name, _dims(array.shape), *range_)
     console = make_console()
     console.print(table)
-    if any(any(weights) for weights in net.loss_weights):
+    if any(any(placed.loss_weights) for placed in net.placed):
         console.print(f"total loss {net.total_loss:.6g}")
 
 

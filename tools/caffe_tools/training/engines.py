@@ -11,8 +11,9 @@ import numpy as np
 from caffe_tools.errors import SolverError
 from caffe_tools.export.export import ExportOptions, export
 from caffe_tools.graph.session import make_session, run
-from caffe_tools.net.blob import Blob
-from caffe_tools.net.net import EmbeddedLayer, Net
+from caffe_tools.net.keys import DATA, IN, PARAM_AFTER, PDIFF, RANDOM, Arrays, split_key
+from caffe_tools.net.layer import EmbeddedLayer
+from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
 from caffe_tools.net.source_layer import SourceLayer
 from caffe_tools.net.standard_layer import StandardLayer
@@ -47,7 +48,7 @@ class GraphEngine:
     def __init__(self, net: Net) -> None:
         self.net = net
         self._graphs: dict[tuple, _Graph] = {}
-        self._sources = [index for index, layer in enumerate(net.layers) if _is_source(layer)]
+        self._sources = [placed for placed in net.placed if _is_source(placed.layer)]
         for layer in net.layers:
             if isinstance(layer, StandardLayer) and layer.states:
                 raise SolverError(
@@ -66,15 +67,12 @@ class GraphEngine:
         return self.net.total_loss
 
     def _run(self, add_diffs: bool) -> None:
-        net = self.net
-        for index in self._sources:
-            layer, tops = net.layers[index], [net.blobs[top] for top in net.spec.layers[index].tops]
-            layer.reshape([], tops)
-            layer.forward([], tops)
-        shapes = tuple(net.blobs[top].shape for index in self._sources for top in net.spec.layers[index].tops)
+        for placed in self._sources:
+            placed.forward()
+        shapes = tuple(top.shape for placed in self._sources for top in placed.tops)
         if shapes not in self._graphs:
-            net.reshape()
-            self._graphs[shapes] = _Graph(net)
+            self.net.reshape()
+            self._graphs[shapes] = _Graph(self.net)
         self._graphs[shapes].run(add_diffs)
 
 
@@ -92,55 +90,54 @@ class _Graph:
     """The training graph of a net for the shapes that its data has now, and where its numbers come from and go."""
 
     def __init__(self, net: Net) -> None:
-        self._net, self._layers = net, net.layer_dict
+        self._net, self._learnable = net, net.learnable
+        self._standard = [layer for layer in net.layers if isinstance(layer, StandardLayer)]
         exported = export(net, ExportOptions(training=True, random_inputs=True, parameter_inputs=True))
         self._session = make_session(exported.model)
-        wanted = {value.name for value in self._session.get_inputs()}
-        self._inputs = {key: name for key, name in exported.inputs.items() if name in wanted}
+        self._inputs = exported.inputs
         learn = {
-            f"pdiff/{layer.spec.name}/{index}"
-            for layer, learns in zip(net.layers, net.backward_need.learn, strict=True)
-            for index, needed in enumerate(learns)
-            if needed
+            PDIFF.key(name)
+            for placed in net.placed
+            for name, learns in zip(placed.learnable, placed.learn, strict=True)
+            if learns
         }
         # the layers that share a blob share its gradient too: it is taken once
         names = {name: key for key, name in reversed(exported.outputs.items()) if _is_kept(key, learn)}
         self._outputs = {key: name for name, key in names.items()}
 
     def run(self, add_diffs: bool) -> None:
-        feeds = {name: self._value(key) for key, name in self._inputs.items()}
+        random: dict[str, np.ndarray] = {}
+        for layer in self._standard:
+            layer.draw()
+            random |= layer.random_values
+        feeds = {name: self._value(key, random) for key, name in self._inputs.items()}
         results = run(self._session, list(self._outputs.values()), feeds, "the training graph")
         for key, result in zip(self._outputs, results, strict=True):
-            kind, _, name = key.partition("/")
-            if kind == "data":
+            kind, name = split_key(key)
+            if kind == DATA:
                 blob = self._net.blobs[name]
                 blob.reshape(*result.shape)
                 blob.data[...] = result
-            elif kind == "param_after":
-                self._learnable_blob(name).data[...] = result
+            elif kind == PARAM_AFTER:
+                self._learnable[name].data[...] = result
             elif add_diffs:
-                self._learnable_blob(name).diff += result
+                self._learnable[name].diff += result
         self._copy_to_splits()
 
-    def _value(self, key: str) -> np.ndarray:
-        kind, _, name = key.partition("/")
-        if kind == "in":
+    def _value(self, key: str, random: Arrays) -> np.ndarray:
+        kind, name = split_key(key)
+        if kind == IN:
             return self._net.blobs[name].data
-        if kind == "random":
-            (values,) = self._layers[name].draw()
-            return values
-        return self._learnable_blob(name).data
-
-    def _learnable_blob(self, name: str) -> Blob:
-        layer, _, index = name.rpartition("/")
-        return self._layers[layer].blobs[int(index)]
+        if kind == RANDOM:
+            return random[name]
+        return self._learnable[name].data
 
     def _copy_to_splits(self) -> None:
         """A loss that others read as well is counted at the first blob of its Split."""
-        for spec, weights in zip(self._net.spec.layers, self._net.loss_weights, strict=True):
-            if spec.is_inserted and any(weights):
-                self._net.blobs[spec.tops[0]].data[...] = self._net.blobs[spec.bottoms[0]].data
+        for placed in self._net.placed:
+            if placed.spec.is_inserted and any(placed.loss_weights):
+                placed.tops[0].data[...] = placed.bottoms[0].data
 
 
 def _is_kept(key: str, learn: set[str]) -> bool:
-    return key.startswith(("data/", "param_after/")) or key in learn
+    return split_key(key)[0] in (DATA, PARAM_AFTER) or key in learn

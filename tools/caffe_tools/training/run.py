@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from caffe_tools.errors import SolverError
-from caffe_tools.net.backward_need import has_loss
 from caffe_tools.net.net import Net
 from caffe_tools.training.solver_spec import NetSource, SolverSpec, read_solver
 from caffe_tools.training.update import Updater, check_update
@@ -31,7 +30,7 @@ class Run:
             _net_of(source, allow_modules, seed + number)
             for number, source in enumerate((self.solver.train, *self.solver.tests))
         )
-        if not has_loss(self.net):
+        if not self.net.has_loss:
             raise SolverError(f"the training net {self.net.name!r} has no loss: give a layer a loss_weight")
         for net in self.test_nets:
             net.share_with(self.net)

@@ -146,9 +146,7 @@ class Training(Run):
 
 def _outputs(net: Net) -> list[Output]:
     weights = {
-        top: weight
-        for spec, all_weights in zip(net.spec.layers, net.loss_weights, strict=True)
-        for top, weight in zip(spec.tops, all_weights, strict=True)
+        top: weight for placed in net.placed for top, weight in zip(placed.spec.tops, placed.loss_weights, strict=True)
     }
     return [Output(name, net.blobs[name].data.copy(), weights[name]) for name in net.outputs]
 

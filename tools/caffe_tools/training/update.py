@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from caffe_tools.net.blob import Blob
+from caffe_tools.net.keys import part_of
 from caffe_tools.net.net import Net
 from caffe_tools.training.learning_rate import check_policy, learning_rate, next_step
 from caffe_tools.training.solver_spec import SolverSpec
@@ -34,25 +35,19 @@ def learnable_blobs(net: Net) -> list[Learnable]:
     Of the layers that share a blob, the first that says a multiplier gives it. BatchNorm's statistics are among them,
     with lr_mult 0: the forward pass sets them.
     """
-    found: list[Learnable] = []
-    owners: dict[str, Learnable] = {}
+    owners: dict[int, Learnable] = {}
     said: dict[str, set[str]] = {}
     for layer in net.layers:
         for index, blob in enumerate(layer.blobs):
             param = layer.spec.param(index)
-            learnable = owners.get(param.name) if param.name else None
-            if learnable is None:
-                learnable = Learnable(f"{layer.spec.name}/{index}", blob)
-                found.append(learnable)
-            if param.name:
-                owners[param.name] = learnable
+            learnable = owners.setdefault(blob.memory, Learnable(part_of(layer.spec.name, index), blob))
             for multiplier in ("lr_mult", "decay_mult"):
                 if multiplier in param.given and multiplier not in said.setdefault(learnable.name, set()):
                     setattr(learnable, multiplier, getattr(param, multiplier))
                     said[learnable.name].add(multiplier)
             if not layer.learns(index):
                 learnable.lr_mult = 0.0
-    return found
+    return list(owners.values())
 
 
 def check_update(solver: SolverSpec) -> None:
