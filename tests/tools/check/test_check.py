@@ -192,12 +192,12 @@ def test_a_net_in_which_nothing_learns_under_a_loss_is_pointed_out():
 
 
 def test_blobs_that_are_shared_permissively_are_one_and_compared_once():
-    text = data("x", 2, 3) + data("y", 2, 6)
+    text = inputs(x=(2, 3), y=(2, 6))
     for name, bottom, outputs in (("a", "x", 4), ("b", "y", 2)):
         rest = f"inner_product_param {{ num_output: {outputs} bias_term: false weight_filler {{ type: 'xavier' }} }}"
         shared = "param { name: 'w' share_mode: PERMISSIVE } loss_weight: 1"
         text += layer(name, "InnerProduct", bottom, name, f"{rest} {shared}")
-    (result,) = check(make_net(text))
+    (result,) = check(drawn_net(text))
     assert result.agrees and [key for key in keys(result) if key.startswith("pdiff/")] == ["pdiff/a/0"]
 
 

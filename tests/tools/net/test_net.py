@@ -346,11 +346,11 @@ def test_a_layer_that_changes_the_shape_cannot_work_in_place():
 
 
 BEFORE = "force_backward: true " + inputs(x=(2, 3))
-DOUBLE = layer("Power", "double", "x", "y", "power_param { scale: 2 }")
+DOUBLE = layer("double", "Power", "x", "y", "power_param { scale: 2 }")
 
 
 def test_backward_before_the_first_forward_runs_on_the_data_as_it_stands():
-    net = net_of(BEFORE + layer("Power", "square", "x", "y", "power_param { power: 2 }"))
+    net = net_of(BEFORE + layer("square", "Power", "x", "y", "power_param { power: 2 }"))
     net.blobs["x"].data[...] = 3
     assert (net.backward(y=np.ones((2, 3)))["x"] == 6).all()
 
@@ -363,12 +363,12 @@ def test_forward_is_right_after_a_backward_that_came_first():
 
 
 def test_backward_of_dropout_before_the_first_forward_takes_its_random_numbers_for_0_as_caffe_does():
-    net = net_of(BEFORE + layer("Dropout", "drop", "x", "y"))
+    net = net_of(BEFORE + layer("drop", "Dropout", "x", "y"))
     assert (net.backward(y=np.ones((2, 3)))["x"] == 0).all()
 
 
 def test_backward_of_a_layer_in_place_after_a_reshape_takes_the_new_data():
-    net = net_of(BEFORE + DOUBLE + layer("ReLU", "relu", "y", "y"))
+    net = net_of(BEFORE + DOUBLE + layer("relu", "ReLU", "y", "y"))
     net.forward(x=np.full((2, 3), -1))
     net.blobs["x"].reshape(4, 3)
     net.reshape()

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from caffe_tools.net.keys import IN, TOP_DIFF, split_key
+from caffe_tools.net.layer import EmbeddedLayer
 from caffe_tools.net.net import Net
-from caffe_tools.net.python_layer import PythonLayer
 from caffe_tools.net.source_layer import SourceLayer
 from caffe_tools.net.standard_layer import StandardLayer
 from caffe_tools.standard.registry import BINARY, CLASS_INDEX, DISTRIBUTION, PROBABILITIES, REAL
@@ -39,17 +39,14 @@ def draw_inputs(net: Net, fed: Collection[str], seed: int = 0) -> None:
 class Reader:
     """A layer that reads a blob as bottom ``index``, beside a first bottom of the shape ``scores``."""
 
-    layer: StandardLayer | PythonLayer
+    layer: EmbeddedLayer
     index: int
     scores: tuple[int, ...]
 
     @property
     def holds(self) -> str | None:
         """What the blob must hold for it; None where any number will do."""
-        if isinstance(self.layer, StandardLayer):
-            return self.layer.kind.holds(self.index)
-        holds = getattr(self.layer.instance, "holds", None)
-        return holds(self.index) if callable(holds) else None
+        return self.layer.holds(self.index)
 
     @property
     def axis(self) -> int:

@@ -31,6 +31,10 @@ class EmbeddedLayer(Protocol):
         """Whether ``force_backward`` asks for a gradient toward bottom ``index``."""
         return True
 
+    def holds(self, index: int) -> str | None:
+        """What bottom ``index`` holds (a kind of labels, say); None where any number will do."""
+        return None
+
     def reshape(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
         """Give the tops the shapes that follow from those of the bottoms; the first time, set up."""
 

@@ -62,6 +62,10 @@ class PythonLayer(EmbeddedLayer):
         allow = getattr(self.instance, "allow_force_backward", None)
         return True if allow is None else bool(allow(index))
 
+    def holds(self, index: int) -> str | None:
+        holds = getattr(self.instance, "holds", None)
+        return holds(index) if callable(holds) else None
+
     def reshape(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
         with self.naming():
             if not self._is_set_up:

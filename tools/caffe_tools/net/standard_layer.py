@@ -59,6 +59,9 @@ class StandardLayer:
     def allow_force_backward(self, index: int) -> bool:
         return index not in self.kind.labels
 
+    def holds(self, index: int) -> str | None:
+        return self.kind.holds(index)
+
     def learns(self, index: int) -> bool:
         """Whether a gradient may change stored blob ``index``; it does not change BatchNorm's statistics."""
         return index not in self.layer.statistics

@@ -16,17 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from caffe_tools.errors import CaffeToolsError
 from caffe_tools.prototxt.fields import Field
 from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.prototxt.messages import PYTHON_PARAM
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from caffe_tools.standard.layer import Layer
 
 CLASS_INDEX, BINARY, REAL = "class index", "0 or 1", "real"
 """What a label bottom holds."""
@@ -35,7 +30,6 @@ DISTRIBUTION, PROBABILITIES = "distribution", "probabilities"
 
 Number = int | tuple[int, int | None]
 """How many blobs: exactly so many, or the least and the greatest number (None: any)."""
-PerChannel = Callable[["Layer", Sequence["np.ndarray"]], "tuple[np.ndarray, np.ndarray | float] | None"]
 
 
 @dataclass(frozen=True)
@@ -56,10 +50,10 @@ class LayerType:
     """The bottom that holds probabilities."""
     regions: int | None = None
     """The bottom that has a row for each region, whose number is not the batch size."""
-    output_axis: Callable[[Layer], int] | None = None
+    output_axis: Callable[[Any], int] | None = None
     """For a product with a weight (blob 0) and maybe a bias (blob 1), which can take in the per-channel layers that
     follow it: the weight's axis that counts outputs."""
-    per_channel: PerChannel | None = None
+    per_channel: Callable[[Any, Sequence[Any]], tuple[Any, Any] | None] | None = None
     """For a layer that may do no more than multiply and shift each channel (axis 1) by stored numbers: from the layer
     and its learnable blobs (factor, summand); None where this one does more."""
 
@@ -88,8 +82,8 @@ def layer_type(
     labels: Mapping[int, str] | None = None,
     probabilities: int | None = None,
     regions: int | None = None,
-    output_axis: Callable[[Layer], int] | None = None,
-    per_channel: PerChannel | None = None,
+    output_axis: Callable[[Any], int] | None = None,
+    per_channel: Callable[[Any, Sequence[Any]], tuple[Any, Any] | None] | None = None,
     override: bool = False,
     **messages: Mapping[str, Field],
 ) -> Callable[[Callable], Callable]:
