@@ -19,88 +19,112 @@ from known_nets.resnet import resnet50
 from known_nets.ssd import ssd300, ssd300_train
 from known_nets.vgg import vgg16
 from nets import drawn_net, net_of
+from tables import shapes
 
 RANDOM_SEED = 4
 SHAPES = {
-    caffenet: {
-        "conv1": (10, 96, 55, 55),
-        "norm1": (10, 96, 27, 27),
-        "norm2": (10, 256, 13, 13),
-        "pool5": (10, 256, 6, 6),
-        "fc7": (10, 4096),
-        "prob": (10, 1000),
-    },
-    vgg16: {
-        "pool1": (10, 64, 112, 112),
-        "conv5_3": (10, 512, 14, 14),
-        "pool5": (10, 512, 7, 7),
-        "fc6": (10, 4096),
-        "prob": (10, 1000),
-    },
-    googlenet: {
-        "conv1/7x7_s2": (10, 64, 112, 112),
-        "pool2/3x3_s2": (10, 192, 28, 28),
-        "inception_3a/output": (10, 256, 28, 28),
-        "inception_3b/output": (10, 480, 28, 28),
-        "inception_4e/output": (10, 832, 14, 14),
-        "inception_5b/output": (10, 1024, 7, 7),
-        "pool5/7x7_s1": (10, 1024, 1, 1),
-        "prob": (10, 1000),
-    },
-    googlenet_train: {
-        "data": (32, 3, 224, 224),
-        "label": (32,),
-        "loss1/ave_pool": (32, 512, 4, 4),
-        "loss2/ave_pool": (32, 528, 4, 4),
-        "loss1/loss1": (),
-        "loss2/loss1": (),
-        "loss3/loss3": (),
-    },
-    resnet50: {
-        "conv1": (1, 64, 112, 112),
-        "pool1": (1, 64, 56, 56),
-        "res2c": (1, 256, 56, 56),
-        "res3d": (1, 512, 28, 28),
-        "res4f": (1, 1024, 14, 14),
-        "res5c": (1, 2048, 7, 7),
-        "pool5": (1, 2048, 1, 1),
-        "prob": (1, 1000),
-    },
-    fcn8s: {
-        "conv1_1": (1, 64, 698, 698),
-        "pool5": (1, 512, 22, 22),
-        "fc7": (1, 4096, 16, 16),
-        "upscore2": (1, 21, 34, 34),
-        "upscore_pool4": (1, 21, 70, 70),
-        "upscore8": (1, 21, 568, 568),
-        "score": (1, 21, 500, 500),
-    },
-    ssd300: {
-        "conv4_3_norm": (1, 512, 38, 38),
-        "fc7": (1, 1024, 19, 19),
-        "conv6_2": (1, 512, 10, 10),
-        "conv7_2": (1, 256, 5, 5),
-        "conv8_2": (1, 256, 3, 3),
-        "conv9_2": (1, 256, 1, 1),
-        "mbox_loc": (1, 8732 * 4),
-        "mbox_conf_flatten": (1, 8732 * 21),
-        "mbox_priorbox": (1, 2, 8732 * 4),
-    },
-    ssd300_train: {"mbox_conf": (2, 8732 * 21), "mbox_loss": ()},
-    mobilenet_ssd: {
-        "conv0": (1, 32, 150, 150),
-        "conv11": (1, 512, 19, 19),
-        "conv13": (1, 1024, 10, 10),
-        "conv17_2": (1, 128, 1, 1),
-        "mbox_loc": (1, 1917 * 4),
-        "mbox_conf": (1, 1917 * 21),
-        "mbox_priorbox": (1, 2, 1917 * 4),
-    },
-    faster_rcnn: {
-        "conv5_3": (1, 512, 14, 14),
-        "rpn_cls_prob_reshape": (1, 18, 14, 14),
-        "rpn_bbox_pred": (1, 36, 14, 14),
-    },
+    caffenet: shapes(
+        """
+        conv1 10×96×55×55
+        norm1 10×96×27×27
+        norm2 10×256×13×13
+        pool5 10×256×6×6
+        fc7 10×4096
+        prob 10×1000
+        """
+    ),
+    vgg16: shapes(
+        """
+        pool1 10×64×112×112
+        conv5_3 10×512×14×14
+        pool5 10×512×7×7
+        fc6 10×4096
+        prob 10×1000
+        """
+    ),
+    googlenet: shapes(
+        """
+        conv1/7x7_s2 10×64×112×112
+        pool2/3x3_s2 10×192×28×28
+        inception_3a/output 10×256×28×28
+        inception_3b/output 10×480×28×28
+        inception_4e/output 10×832×14×14
+        inception_5b/output 10×1024×7×7
+        pool5/7x7_s1 10×1024×1×1
+        prob 10×1000
+        """
+    ),
+    googlenet_train: shapes(
+        """
+        data 32×3×224×224
+        label 32
+        loss1/ave_pool 32×512×4×4
+        loss2/ave_pool 32×528×4×4
+        loss1/loss1
+        loss2/loss1
+        loss3/loss3
+        """
+    ),
+    resnet50: shapes(
+        """
+        conv1 1×64×112×112
+        pool1 1×64×56×56
+        res2c 1×256×56×56
+        res3d 1×512×28×28
+        res4f 1×1024×14×14
+        res5c 1×2048×7×7
+        pool5 1×2048×1×1
+        prob 1×1000
+        """
+    ),
+    fcn8s: shapes(
+        """
+        conv1_1 1×64×698×698
+        pool5 1×512×22×22
+        fc7 1×4096×16×16
+        upscore2 1×21×34×34
+        upscore_pool4 1×21×70×70
+        upscore8 1×21×568×568
+        score 1×21×500×500
+        """
+    ),
+    ssd300: shapes(
+        """
+        conv4_3_norm 1×512×38×38
+        fc7 1×1024×19×19
+        conv6_2 1×512×10×10
+        conv7_2 1×256×5×5
+        conv8_2 1×256×3×3
+        conv9_2 1×256×1×1
+        mbox_loc 1×34928
+        mbox_conf_flatten 1×183372
+        mbox_priorbox 1×2×34928
+        """
+    ),
+    ssd300_train: shapes(
+        """
+        mbox_conf 2×183372
+        mbox_loss
+        """
+    ),
+    mobilenet_ssd: shapes(
+        """
+        conv0 1×32×150×150
+        conv11 1×512×19×19
+        conv13 1×1024×10×10
+        conv17_2 1×128×1×1
+        mbox_loc 1×7668
+        mbox_conf 1×40257
+        mbox_priorbox 1×2×7668
+        """
+    ),
+    faster_rcnn: shapes(
+        """
+        conv5_3 1×512×14×14
+        rpn_cls_prob_reshape 1×18×14×14
+        rpn_bbox_pred 1×36×14×14
+        """
+    ),
 }
 PARAMETERS = {
     caffenet: 60_965_224,

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from caffe_tools.errors import NetError
 from one_layer import diffs_of, net_over, top_of
+from tables import rows
 
 X = np.array([[-100.0, -3.5, -1.0, -0.25, 0.0, 0.25, 1.0, 3.5, 60.0]], np.float32)
 
@@ -56,14 +57,16 @@ def test_exp_overflows_where_caffe_does():
 
 @pytest.mark.parametrize(
     ("type_", "param", "message"),
-    [
-        ("Clip", "clip_param { min: 1 }", "give clip_param"),
-        ("Clip", "clip_param { min: 1 max: 0 }", "min 1 must not be above max 0"),
-        ("Exp", "exp_param { base: 0 }", "base 0 must be above 0, or -1 for e"),
-        ("Exp", "exp_param { base: inf }", "base inf must be above 0, or -1 for e"),
-        ("Log", "log_param { base: -2 }", "base -2 must be above 0, or -1 for e"),
-        ("Log", "log_param { base: 1 }", "base 1 has no logarithm"),
-    ],
+    rows(
+        """
+        Clip | clip_param { min: 1 }        | give clip_param
+        Clip | clip_param { min: 1 max: 0 } | min 1 must not be above max 0
+        Exp  | exp_param { base: 0 }        | base 0 must be above 0, or -1 for e
+        Exp  | exp_param { base: inf }      | base inf must be above 0, or -1 for e
+        Log  | log_param { base: -2 }       | base -2 must be above 0, or -1 for e
+        Log  | log_param { base: 1 }        | base 1 has no logarithm
+        """
+    ),
 )
 def test_what_has_no_value_is_refused(type_, param, message):
     with pytest.raises(NetError, match=message):

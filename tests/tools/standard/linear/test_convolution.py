@@ -11,6 +11,7 @@ from caffe_tools.errors import NetError
 from nets import inputs, layer, net_of
 from one_layer import net_over
 from open_dims import tops_with_open_dims
+from tables import rows
 
 
 def convolution_net(type_, x, param):
@@ -148,14 +149,16 @@ def test_several_bottoms_of_a_deconvolution_share_its_weight():
 
 @pytest.mark.parametrize(
     ("type_", "param", "message"),
-    [
-        ("Deconvolution", "kernel_size: 3", "num_output is missing or 0"),
-        ("Deconvolution", "num_output: 3 kernel_size: 3 group: 2", "group 2 must divide the 6 channels of the bottom"),
-        ("Deconvolution", "num_output: 3 kernel_size: 1 pad: 3", "a pad of 3 leaves nothing of axis 2 of its top"),
-        ("Deconvolution", "num_output: 3 kernel_size: 3 axis: 3", "needs spatial axes behind the channels on axis 3"),
-        ("Im2col", "kernel_size: 6", "its kernel reaches over 6 elements, but axis 2 of bottom 'x' has 5"),
-        ("Im2col", "pad: 1", "kernel_size is missing"),
-    ],
+    rows(
+        """
+        Deconvolution | kernel_size: 3 | num_output is missing or 0
+        Deconvolution | num_output: 3 kernel_size: 3 group: 2 | group 2 must divide the 6 channels of the bottom
+        Deconvolution | num_output: 3 kernel_size: 1 pad: 3 | a pad of 3 leaves nothing of axis 2 of its top
+        Deconvolution | num_output: 3 kernel_size: 3 axis: 3 | needs spatial axes behind the channels on axis 3
+        Im2col | kernel_size: 6 | its kernel reaches over 6 elements, but axis 2 of bottom 'x' has 5
+        Im2col | pad: 1 | kernel_size is missing
+        """
+    ),
 )
 def test_what_caffe_could_not_build_is_refused(type_, param, message):
     with pytest.raises(NetError, match=message):

@@ -8,6 +8,7 @@ import pytest
 from caffe_tools.errors import NetError
 from nets import inputs, layer, net_of
 from one_layer import assert_transposed, diffs_of, exported_tops, net_over, top_of
+from tables import rows
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(2, 3, 2, 3)).astype(np.float32)
@@ -95,14 +96,16 @@ def test_the_gradient_of_ave_and_of_tile_is_the_mean_over_the_window(method):
 
 @pytest.mark.parametrize(
     "type_, text, message",
-    [
-        ("Upsample", "", "with one bottom, give its scale"),
-        ("Upsample", "upsample_param { scale: 2 pad_out_h: true }", "and nothing else"),
-        ("Unpooling", "", "kernel_size is missing"),
-        ("Unpooling", "unpooling_param { kernel_size: 2 kernel_h: 2 kernel_w: 2 }", "give kernel_size, or"),
-        ("Unpooling", "unpooling_param { kernel_size: 2 pad: 1 }", "pads must be 0"),
-        ("Unpooling", "unpooling_param { unpool: AVE kernel_size: 3 stride: 2 unpool_size: 4 }", "hold all of its"),
-    ],
+    rows(
+        """
+        Upsample | | with one bottom, give its scale
+        Upsample | upsample_param { scale: 2 pad_out_h: true } | and nothing else
+        Unpooling | | kernel_size is missing
+        Unpooling | unpooling_param { kernel_size: 2 kernel_h: 2 kernel_w: 2 } | give kernel_size, or
+        Unpooling | unpooling_param { kernel_size: 2 pad: 1 } | pads must be 0
+        Unpooling | unpooling_param { unpool: AVE kernel_size: 3 stride: 2 unpool_size: 4 } | hold all of its
+        """
+    ),
 )
 def test_what_does_not_fit_is_said(type_, text, message):
     with pytest.raises(NetError, match=message):
