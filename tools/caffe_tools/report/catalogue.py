@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 import caffe_layers
 from caffe_tools import standard
 from caffe_tools.errors import CaffeToolsError, nearest
 from caffe_tools.files import write_text
-from caffe_tools.prototxt.fields import Field
+from caffe_tools.report.tables import new_table
 
 PLUGINS = 'plug-in layers (type: "Python", module: "caffe_layers")'
 PAGE_START = """# The layer types
@@ -33,56 +29,48 @@ to teach it. This page is written by `python -m caffe_tools.report.catalogue doc
 
 def print_all(console: Console) -> None:
     """Every layer with the first line of its description."""
-    plugins = {cls.__name__: cls for cls in caffe_layers.LAYERS}
     standards = {name: kind.function for name, kind in sorted(standard.TYPES.items())}
-    for title, layers in ((PLUGINS, plugins), ("standard layers", standards)):
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-        table.add_column("layer")
-        table.add_column("what it computes")
+    for title, layers in ((PLUGINS, _plugins()), ("standard layers", standards)):
+        table = new_table(title, ("layer", "what it computes"))
         for name, described in layers.items():
-            table.add_row(name, Text(_first_line(described)))
+            table.add_row(name, _first_line(described))
         console.print(table)
 
 
 def print_one(console: Console, name: str) -> None:
     """One layer's description and parameters; CaffeToolsError for an unknown name."""
-    plugins = {cls.__name__: cls for cls in caffe_layers.LAYERS}
+    plugins = _plugins()
     if name in plugins:
         _print_plugin(console, plugins[name])
     elif name in standard.TYPES:
         _print_standard(console, standard.TYPES[name])
     else:
-        known = [*plugins, *standard.TYPES]
-        hint = nearest(name, known, most=3) or "`caffe-layers layers` lists them"
+        hint = nearest(name, [*plugins, *standard.TYPES], most=3) or "`caffe-layers layers` lists them"
         raise CaffeToolsError(f"there is no layer {name!r}: {hint}")
 
 
+def _plugins() -> dict[str, Any]:
+    return {cls.__name__: cls for cls in caffe_layers.LAYERS}
+
+
 def _print_plugin(console: Console, cls: Any) -> None:
-    console.print(Text(f'{cls.__name__}   (type: "Python", module: "caffe_layers")', style="bold"))
-    console.print(Text(inspect.getdoc(cls) or ""))
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("param_str key", "type", "default", "meaning"):
-        table.add_column(heading)
+    console.print(f'{cls.__name__}   (type: "Python", module: "caffe_layers")', style="bold")
+    console.print(inspect.getdoc(cls) or "")
+    table = new_table("", ("param_str key", "type", "default", "meaning"))
     for parameter in cls.parameters:
-        table.add_row(parameter.name, Text(str(parameter.kind)), Text(repr(parameter.default)), Text(parameter.doc))
+        table.add_row(parameter.name, str(parameter.kind), repr(parameter.default), parameter.doc)
     console.print(table)
 
 
 def _print_standard(console: Console, kind: standard.LayerType) -> None:
-    console.print(Text(kind.name, style="bold"))
-    console.print(Text(inspect.getdoc(kind.function) or ""))
+    console.print(kind.name, style="bold")
+    console.print(inspect.getdoc(kind.function) or "")
     for message, fields in kind.messages.items():
-        table = Table(title=message, title_justify="left", box=box.SIMPLE_HEAD)
-        for heading in ("field", "type", "default"):
-            table.add_column(heading)
-        _add_fields(table, fields, "")
+        table = new_table(message, ("field", "type", "default"))
+        for name, field in fields.items():
+            default = "" if field.default is None or field.repeated else str(field.default)
+            table.add_row(name, field.describe(), default)
         console.print(table)
-
-
-def _add_fields(table: Table, fields: Mapping[str, Field], indent: str) -> None:
-    for name, field in fields.items():
-        default = "" if field.default is None or field.repeated else str(field.default)
-        table.add_row(indent + name, Text(field.describe()), Text(default))
 
 
 def _first_line(thing: object) -> str:
