@@ -31,7 +31,7 @@ def gradient_model(
     that they need. Nodes that only other outputs need are left out. Local functions, and operators that ONNX defines
     by others, are replaced by what they are made of; a model below opset 18 is converted to it.
 
-    Raises GraphError for a name that the model has not, or that is no float tensor, and where a path from ``by`` to
+    Raises GraphError for a name that the model lacks, or that is no float tensor, and where a path from ``by`` to
     ``output`` leads through an operator without a gradient, which it names.
     """
     proto = onnx.load(model) if isinstance(model, (str, os.PathLike)) else model

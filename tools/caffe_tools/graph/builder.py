@@ -263,7 +263,7 @@ class Builder:
                 target.append(-1)
         is_empty, is_open = 0 in dims, any(isinstance(dim, str) for dim in dims)
         if target.count(-1) > 1 or (is_empty and is_open):
-            # a symbolic dim that the source has not is what -1 stands for
+            # a symbolic dim that the source does not have is what -1 stands for
             known = [d if isinstance(d, int) or d in source else -1 for d in dims]
             parts = [self.constant([d]) if isinstance(d, int) else self.dims(value, [source.index(d)]) for d in known]
             result = self.Reshape(value, self.Concat(*parts, axis=0), allowzero=int(is_empty) or None)

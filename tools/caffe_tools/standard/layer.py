@@ -108,7 +108,7 @@ class Layer:
         return weight, self.parameter((outputs,), p.bias_filler) if p.bias_term else None
 
     def expect_axes(self, index: int, value: ir.Value, least: int, most: float | None = None) -> tuple[Dim, ...]:
-        """The shape of ``value``, bottom ``index``; NetError where it has not ``least`` axes (or up to ``most``)."""
+        """The shape of ``value``, bottom ``index``; NetError where it lacks ``least`` axes (or up to ``most``)."""
         shape, most = Builder.shape(value), least if most is None else most
         if not least <= len(shape) <= most:
             wanted = f"{least} axes" if least == most else f"{least} to {most} axes"

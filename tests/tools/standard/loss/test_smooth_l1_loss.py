@@ -1,4 +1,4 @@
-"""SmoothL1Loss with weights and sigma, which the golden cases of Caffe-SSD have not."""
+"""SmoothL1Loss with weights and sigma, which the golden cases of Caffe-SSD lack."""
 
 from __future__ import annotations
 

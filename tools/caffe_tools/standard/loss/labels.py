@@ -14,7 +14,7 @@ from caffe_tools.standard.layer import Layer, dims_text
 
 
 def check_batch(op: Builder, layer: Layer, x: ir.Value, label: ir.Value, index: int = 1) -> None:
-    """NetError where bottom ``index`` has not the first dim of the first bottom, as Caffe's losses demand."""
+    """NetError where bottom ``index`` lacks the first dim of the first bottom, as Caffe's losses demand."""
     shape, label_shape = op.shape(x), op.shape(label)
     if not shape or not label_shape or not same_count(shape[:1], label_shape[:1]):
         raise _misfit(layer, index, label_shape, f"the first dim of the scores' {dims_text(shape)}")
