@@ -75,8 +75,10 @@ def broken_nets(draw):
 
 
 def check_one_line(error):
-    text = str(error)
-    assert text and "\n" not in text and "Traceback" not in text and len(text) < 2000, text
+    """One line for each fault."""
+    for text in error.faults:
+        assert text and "\n" not in text and "Traceback" not in text and len(text) < 2000, text
+    assert str(error).count("\n") == (len(error.faults) if len(error.faults) > 1 else 0)
 
 
 @settings(max_examples=2000)

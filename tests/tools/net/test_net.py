@@ -82,8 +82,8 @@ def test_a_missing_prototxt_is_an_error(tmp_path):
 
 
 def test_an_unknown_layer_type_is_an_error_with_its_place():
-    assert error_of(inputs(x=(2,)) + layer("a", "Reloo", "x", "z")) == (
-        "net.prototxt:2:1: layer 'a' (Reloo): layer type 'Reloo' is not covered; see `caffe-layers layers` for the"
+    assert error_of(inputs(x=(2,)) + layer("a", "Zebra", "x", "z")) == (
+        "net.prototxt:2:1: layer 'a' (Zebra): layer type 'Zebra' is not covered: see `caffe-layers layers` for the"
         " types that are, or teach it with caffe_tools.layer_type"
     )
 

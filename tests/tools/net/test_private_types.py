@@ -65,8 +65,18 @@ def test_without_it_every_layer_that_is_not_covered_is_listed(folder):
     with pytest.raises(NetError) as caught:
         Net(prototxt.parse(text, "net.prototxt"), "TEST")
     message = str(caught.value)
-    assert "2 layers have types that are not covered" in message
-    assert "'swish' (HardSwish, net.prototxt:4:1), 'other' (Strange, net.prototxt:7:1)" in message
+    first, *faults = message.splitlines()
+    assert first == "3 things are wrong:"
+    for fault, begins in zip(
+        faults,
+        (
+            "net.prototxt:4:1: layer 'swish' (HardSwish): layer type 'HardSwish' is not covered: ",
+            "net.prototxt:7:1: layer 'other' (Strange): layer type 'Strange' is not covered: ",
+            "net.prototxt:5:1: layer 'double' (Python): old_repository.layers.DoublingLayer: module",
+        ),
+        strict=True,
+    ):
+        assert fault.startswith(begins)
 
 
 def test_one_layer_that_is_not_covered_is_named_with_its_place(folder):

@@ -249,7 +249,7 @@ def test_the_learnable_blobs_of_a_python_layer_are_saved_and_loaded(write_module
 
 
 @pytest.mark.parametrize("method", ["setup", "reshape", "forward", "backward"])
-def test_what_a_layer_raises_is_an_error_of_one_line_that_names_the_layer(write_module, method):
+def test_what_a_layer_raises_is_an_error_of_one_line_that_names_the_layer(write_module, method, tmp_path):
     broken = f"def {method}(*arguments): 1 / 0\n        def not_{method}(self"
     module = write_module(DOUBLE.replace(f"def {method}(self", broken))
 
@@ -258,9 +258,13 @@ def test_what_a_layer_raises_is_an_error_of_one_line_that_names_the_layer(write_
         net.forward()
         net.backward()
 
-    assert error_of(run) == (
-        "net.prototxt:2:1: layer 'mine' (Python): its Python code raises ZeroDivisionError: division by zero"
+    message = error_of(run)
+    lines = (tmp_path / f"{module}.py").read_text().splitlines()
+    line = next(number for number, text in enumerate(lines, 1) if "1 / 0" in text)
+    assert message.startswith(
+        "net.prototxt:2:1: layer 'mine' (Python): its Python code raises ZeroDivisionError: division by zero ("
     )
+    assert message.endswith(f"{module}.py, line {line})")
 
 
 def test_what_a_plug_in_layer_finds_wrong_is_said_in_its_own_words():

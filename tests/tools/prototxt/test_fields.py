@@ -22,7 +22,7 @@ FIELDS = {
     "shape": Submessage(INNER),
     "shapes": Repeated(Submessage(INNER)),
 }
-NUMBER_RANGES = {"axis": (-(2**31), 2**31 - 1), "kernel_size": (0, 2**32 - 1)}
+NUMBER_RANGES = {"axis": (-(2**31), 2**31 - 1), "kernel_size": (0, 2**31 - 1)}
 
 
 def values(text):

@@ -121,12 +121,15 @@ def test_an_unknown_phase_is_an_error():
 
 
 def test_a_net_without_layers_in_the_phase_is_an_error():
-    assert error_of(relu("a", more="include { phase: TRAIN }")) == "the net has no layer in phase TEST"
+    message = error_of(relu("a", more="include { phase: TRAIN }"))
+    assert message == (
+        "the net has no layer in phase TEST: layer 'a' (ReLU) is there in phase TRAIN alone: --phase TRAIN"
+    )
 
 
 def test_a_net_without_layers_at_these_stages_is_an_error_that_names_them():
     message = error_of(relu("a", more='include { stage: "b" }'), stages=["a"])
-    assert message == "the net has no layer in phase TEST with stages ['a']"
+    assert message.startswith("the net has no layer in phase TEST with stages ['a']: layer 'a' (ReLU) is there with")
 
 
 # --- names and connections

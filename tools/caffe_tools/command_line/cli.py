@@ -21,7 +21,10 @@ from typing import NoReturn
 
 from caffe_tools import command_line
 from caffe_tools.command_line.shared import BAD_INPUT, not_empty
-from caffe_tools.errors import CaffeToolsError, one_line
+from caffe_tools.errors import CaffeToolsError, one_line, place_in_user_code
+
+MOST_FAULTS = 30
+"""How many are shown."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,9 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         complaint = f"{error.filename}: " * bool(error.filename) + str(error.strerror or error)
     except SystemExit as end:
-        complaint = f"the code of a Python layer ends the program: {end}"
+        complaint = f"the code of a Python layer ends the program: {place_in_user_code(end) or end}"
     except _bad_input() as error:
-        complaint = str(error)
+        _complain(getattr(error, "faults", [str(error)]))
+        return BAD_INPUT
     _say(complaint)
     return BAD_INPUT
 
@@ -53,6 +57,16 @@ def _bad_input() -> tuple[type[Exception], ...]:
     from caffe_layers.layer import LayerError
 
     return CaffeToolsError, LayerError
+
+
+def _complain(faults: Sequence[str]) -> None:
+    """One fault is one line; of several the first line says how many, and each has its own."""
+    if len(faults) > 1:
+        _say(f"{len(faults)} things are wrong:")
+    for fault in faults[:MOST_FAULTS]:
+        _say(fault)
+    if len(faults) > MOST_FAULTS:
+        _say(f"and {len(faults) - MOST_FAULTS} more")
 
 
 def _say(text: str) -> None:

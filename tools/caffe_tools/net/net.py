@@ -14,19 +14,20 @@ import numpy as np
 
 from caffe_tools import standard
 from caffe_tools.binaryproto import caffemodel
-from caffe_tools.errors import NetError
+from caffe_tools.errors import NetError, choice, raise_all
 from caffe_tools.net import learnable as stored_blobs
 from caffe_tools.net.backward_need import decide_backward
 from caffe_tools.net.blob import Blob
 from caffe_tools.net.layer import EmbeddedLayer, PlacedLayer
 from caffe_tools.net.python_layer import PythonLayer
+from caffe_tools.net.refusals import layer_faults
 from caffe_tools.net.source_layer import SourceLayer
 from caffe_tools.net.standard_layer import StandardLayer
 from caffe_tools.net.user_modules import import_module, is_allowed
 from caffe_tools.prototxt import load
 from caffe_tools.prototxt.layer_spec import PHASES, LayerSpec
 from caffe_tools.prototxt.message import Message
-from caffe_tools.prototxt.net_spec import read_net
+from caffe_tools.prototxt.net_spec import NetSpec, survey
 from caffe_tools.standard.data.input import Source
 
 TRAIN, TEST = 0, 1
@@ -42,7 +43,7 @@ class Net:
     are shapes of blobs that the net is fed, where it does not tell them (a database does) or tells others. ``seed``
     makes fillers and Dropout repeat.
 
-    Raises PrototxtError, NetError or CaffemodelError, each with one line that says what is wrong and where.
+    Raises PrototxtError, NetError or CaffemodelError, which say what is wrong and where, in a line for each fault.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Net:
             weights, phase, level = phase, level, None
         message = prototxt if isinstance(prototxt, Message) else load(prototxt)
         self._directory = "" if isinstance(prototxt, Message) else str(Path(prototxt).parent)
-        self.spec = read_net(message, _phase_name(phase), int(level or 0), stages or ())
+        self.spec = self._read(message, _phase_name(phase), int(level or 0), stages or (), allow_modules)
         self.name, self.phase = self.spec.name, self.spec.phase
         self.random = np.random.default_rng(seed)
         """What fillers and Dropout draw from."""
@@ -72,9 +73,6 @@ class Net:
         self.placed: list[PlacedLayer] = []
         """The layers in order, each with its blobs and with what backward asks of it."""
         stored = {} if weights is None else caffemodel.read(weights)
-        for module in allow_modules:
-            import_module(module)  # it may register layer types
-        self._refuse_unknown_types()
         for spec in self.spec.layers:
             self._place(self._make_layer(spec, stored.get(spec.name, ())))
         stored_blobs.share_by_name(self.layers)
@@ -83,16 +81,19 @@ class Net:
 
     # Building -------------------------------------------------------------------------------------------------------
 
-    def _refuse_unknown_types(self) -> None:
-        """NetError that lists every layer whose type is not covered."""
-        unknown = [spec for spec in self.spec.layers if spec.type != "Python" and standard.known_type(spec) is None]
-        if not unknown:
-            return
-        hint = "see `caffe-layers layers` for the types that are, or teach it with caffe_tools.layer_type"
-        if len(unknown) == 1:
-            raise unknown[0].error(f"layer type {unknown[0].type!r} is not covered; {hint}")
-        listed = ", ".join(f"{spec.name!r} ({spec.type}, {spec.position})" for spec in unknown)
-        raise NetError(f"{len(unknown)} layers have types that are not covered: {listed}; {hint}")
+    def _read(
+        self, message: Message, phase: str | None, level: int, stages: Sequence[str], allow_modules: Sequence[str]
+    ) -> NetSpec:
+        """The layers of the phase; NetError that lists all that is refused in them."""
+        failed: dict[str, NetError] = {}
+        for module in allow_modules:
+            try:
+                import_module(module)  # it may register layer types
+            except NetError as error:
+                failed[module] = error
+        spec, faults = survey(message, phase, level, stages)
+        raise_all([*failed.values(), *faults, *layer_faults(spec.layers, allow_modules, failed)])
+        return spec.with_splits()
 
     def _make_layer(self, spec: LayerSpec, stored: Sequence[np.ndarray]) -> EmbeddedLayer:
         kind = standard.known_type(spec)
@@ -238,18 +239,18 @@ class Net:
         names = self._layer_names
         for name in (first, last):
             if name is not None and name not in names:
-                raise NetError(f"the net has no layer {name!r}: it has {', '.join(names)}")
+                raise NetError(f"the net has no layer {name!r}: {choice(name, names)}")
         return self.placed[names.index(first) if first else 0 : names.index(last) + 1 if last else None]
 
     def _blob(self, name: str) -> Blob:
         if name not in self.blobs:
-            raise NetError(f"the net has no blob {name!r}: it has {', '.join(self.blobs)}")
+            raise NetError(f"the net has no blob {name!r}: {choice(name, self.blobs)}")
         return self.blobs[name]
 
     def _set_arrays(self, arrays: Mapping[str, Any], names: Sequence[str], what: str, part: str) -> None:
         for name, array in arrays.items():
             if name not in names:
-                raise NetError(f"the net has no {what} {name!r}: it has {', '.join(names) or 'none'}")
+                raise NetError(f"the net has no {what} {name!r}: {choice(name, names)}")
             blob, array = self.blobs[name], np.asarray(array)
             if array.shape != blob.shape:
                 raise NetError(

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from caffe_layers.layer import LayerError
-from caffe_tools.errors import CaffeToolsError, raised
+from caffe_tools.errors import CaffeToolsError, one_line, place_in_user_code, raised
 from caffe_tools.net.blob import Blob, Blobs
 from caffe_tools.net.layer import EmbeddedLayer
-from caffe_tools.net.user_modules import import_layer_class
+from caffe_tools.net.user_modules import how_it_ends, import_layer_class, importing_beside
 from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.prototxt.messages import PYTHON_PARAM
 
@@ -48,6 +48,7 @@ class PythonLayer(EmbeddedLayer):
         p = spec.read("python_param", PYTHON_PARAM)
         if not p.module or not p.layer:
             raise spec.error("python_param must name a module and a layer")
+        self._module = p.module
         with self.naming():
             self.layer_class = import_layer_class(p.module, p.layer, allow_modules)
             self.instance = make_instance(self.layer_class, p.param_str, spec.phase)
@@ -60,11 +61,13 @@ class PythonLayer(EmbeddedLayer):
     def allow_force_backward(self, index: int) -> bool:
         """A layer may say, as Caffe's C++ layers do, that ``force_backward`` asks nothing toward this bottom."""
         allow = getattr(self.instance, "allow_force_backward", None)
-        return True if allow is None else bool(allow(index))
+        with self.naming():
+            return True if allow is None else bool(allow(index))
 
     def holds(self, index: int) -> str | None:
         holds = getattr(self.instance, "holds", None)
-        return holds(index) if callable(holds) else None
+        with self.naming():
+            return holds(index) if callable(holds) else None
 
     def reshape(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
         with self.naming():
@@ -85,10 +88,18 @@ class PythonLayer(EmbeddedLayer):
 
     @contextmanager
     def naming(self) -> Iterator[None]:
-        """Say of every error which layer of the net raised it."""
+        """Run the user's code: what lies beside its module is found, and of every error is said which layer of the net
+        raised it, and where in its code."""
         try:
-            yield
+            with importing_beside(self._module):
+                yield
         except (CaffeToolsError, LayerError) as error:
-            raise self.spec.error(str(error)) from error
+            raise self.spec.error(one_line(error) + self._place_of(error)) from error
+        except SystemExit as end:
+            raise self.spec.error(f"its Python code {how_it_ends(end)}{self._place_of(end)}") from end
         except Exception as error:
-            raise self.spec.error(f"its Python code raises {raised(error)}") from error
+            raise self.spec.error(f"its Python code raises {raised(error)}{self._place_of(error)}") from error
+
+    def _place_of(self, error: BaseException) -> str:
+        place = place_in_user_code(error, self._module)
+        return f" ({place})" if place and place not in str(error) else ""

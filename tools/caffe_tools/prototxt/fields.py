@@ -9,11 +9,12 @@ may be given by its number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from caffe_tools.errors import NetError, nearest
+from caffe_tools.errors import NetError, choice, raise_all
 from caffe_tools.prototxt.message import Identifier, Message
 
 
@@ -96,27 +97,34 @@ class Values:
 def read(message: Message | None, fields: Mapping[str, Field], where: str, ignore_unknown: bool = False) -> Values:
     """The declared fields of ``message`` (None: an absent message, all defaults).
 
-    Raises NetError for a field that is not declared (unless ``ignore_unknown``), given more than once though it is no
-    list, or of another type; ``where`` says what the message belongs to.
+    Raises NetError, with all that is wrong, for a field that is not declared (unless ``ignore_unknown``), given more
+    than once though it is no list, or of another type; ``where`` says what the message belongs to.
     """
     message = Message() if message is None else message
-    if not ignore_unknown:
-        for name in message.names():
-            if name not in fields:
-                raise NetError(f"{_at(message, name)}{where} has no field {name!r}: {_suggest(name, fields)}")
+    unknown = [] if ignore_unknown else [name for name in message.names() if name not in fields]
+    errors = [
+        NetError(f"{_at(message, name)}{where} has no field {name!r}: {choice(name, fields)}") for name in unknown
+    ]
     values: dict[str, Any] = {}
     for name, declared in fields.items():
-        found = message.fields(name)
-        if declared.repeated:
-            values[name] = [_convert(message, name, i, v, declared, where) for i, v in enumerate(found)]
-        elif not found:
-            values[name] = read(None, declared.fields, where) if declared.kind == "message" else declared.default
-        else:
-            # protobuf lets the last of several values win, and a repeated scalar is an error in text
-            if len(found) > 1 and declared.kind != "message":
-                raise NetError(f"{_at(message, name, 1)}{where}: {name} is given {len(found)} times, give it once")
-            values[name] = _convert(message, name, len(found) - 1, found[-1], declared, where)
+        try:
+            values[name] = _value(message, name, declared, where)
+        except NetError as error:
+            errors.append(error)
+    raise_all(errors)
     return Values(values, frozenset(message.names()))
+
+
+def _value(message: Message, name: str, declared: Field, where: str) -> Any:
+    found = message.fields(name)
+    if declared.repeated:
+        return [_convert(message, name, i, v, declared, where) for i, v in enumerate(found)]
+    if not found:
+        return read(None, declared.fields, where) if declared.kind == "message" else declared.default
+    # protobuf lets the last of several values win, and a repeated scalar is an error in text
+    if len(found) > 1 and declared.kind != "message":
+        raise NetError(f"{_at(message, name, 1)}{where}: {name} is given {len(found)} times, give it once")
+    return _convert(message, name, len(found) - 1, found[-1], declared, where)
 
 
 def _convert(message: Message, name: str, index: int, value: Any, declared: Field, where: str) -> Any:
@@ -124,10 +132,11 @@ def _convert(message: Message, name: str, index: int, value: Any, declared: Fiel
     if converted is not None:
         return converted
     found = "a message" if isinstance(value, Message) else repr(value)
-    raise NetError(
-        f"{_at(message, name, index)}{where}: {name} is {found}, but takes "
-        f"{'one of ' if declared.choices else 'a value of type '}{' | '.join(declared.choices) or declared.kind}"
-    )
+    found = found if len(found) < MOST_SHOWN else f"{found[:MOST_SHOWN]}…"
+    takes = f"one of {' | '.join(declared.choices)}" if declared.choices else f"a value of type {declared.kind}"
+    if isinstance(value, int) and not (declared.kind == "unsigned int" and value < 0) and declared.kind in RANGES:
+        takes += f", {RANGES[declared.kind][0]} to {RANGES[declared.kind][1]}"
+    raise NetError(f"{_at(message, name, index)}{where}: {name} is {found}, but takes {takes}")
 
 
 def _bool(value: Any, declared: Field, where: str) -> bool | None:
@@ -136,17 +145,29 @@ def _bool(value: Any, declared: Field, where: str) -> bool | None:
     return None if word is None else bool(bits[word])
 
 
-def _integer(low: int, high: int) -> _Convert:
-    return lambda value, *_: value if isinstance(value, int) and low <= value <= high else None
+def _integer(value: Any, declared: Field, _: str) -> int | None:
+    least, most = RANGES[declared.kind]
+    return value if isinstance(value, int) and least <= value <= most else None
 
+
+def _float(value: float) -> float:
+    """A number beyond float32 is infinite in Caffe."""
+    return math.copysign(math.inf, value) if abs(value) > MOST_FLOAT else float(value)
+
+
+MOST_SHOWN = 60
+"""How many characters of a value an error shows."""
+MOST_FLOAT = (2 - 2**-23) * 2.0**127
+RANGES = {"int": (-(2**31), 2**31 - 1), "unsigned int": (0, 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
+"""The least and the greatest value of an integer field; of unsigned ones too, since Caffe goes on with them as ints."""
 
 _Convert = Callable[[Any, Field, str], Any]
 _KINDS: dict[str, _Convert] = {
     "bool": _bool,
-    "int": _integer(-(2**31), 2**31 - 1),
-    "unsigned int": _integer(0, 2**32 - 1),
-    "int64": _integer(-(2**63), 2**63 - 1),
-    "float": lambda value, *_: float(value) if isinstance(value, (int, float)) else None,
+    "int": _integer,
+    "unsigned int": _integer,
+    "int64": _integer,
+    "float": lambda value, *_: _float(value) if isinstance(value, (int, float)) else None,
     "string": lambda value, *_: value if type(value) is str else None,
     "enum": lambda value, declared, _: constant(value, declared.choices),
     "message": lambda value, declared, at: read(value, declared.fields, at) if isinstance(value, Message) else None,
@@ -166,7 +187,3 @@ def constant(value: Any, numbers: Mapping[str, int]) -> str | None:
 def _at(message: Message, name: str, index: int = 0) -> str:
     position = message.position_of(name, index)
     return f"{position}: " if position else ""
-
-
-def _suggest(name: str, fields: Mapping[str, Field]) -> str:
-    return nearest(name, fields) or f"it has {', '.join(fields) or 'none'}"

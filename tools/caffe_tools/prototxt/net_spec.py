@@ -5,14 +5,15 @@ Source: Caffe src/caffe/net.cpp (``FilterNet``, ``StateMeetsRule``, ``Init``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from caffe_tools.errors import NetError
+from caffe_tools.errors import NetError, nearest, raise_all
 from caffe_tools.prototxt import fields
 from caffe_tools.prototxt.fields import Bool, Int, OptionalEnum, Repeated, String, Submessage
 from caffe_tools.prototxt.layer_spec import LAYER, PHASES, LayerSpec, ParamSpec
 from caffe_tools.prototxt.message import Message
+from caffe_tools.prototxt.rules import NetState, how_to_take, takes_part
 from caffe_tools.prototxt.splits import insert_splits
 from caffe_tools.prototxt.upgrade import upgrade
 
@@ -29,6 +30,9 @@ class NetSpec:
     force_backward: bool
     layers: list[LayerSpec]
 
+    def with_splits(self) -> NetSpec:
+        return replace(self, layers=insert_splits(self.layers))
+
 
 def read_net(message: Message, phase: str | None = None, level: int = 0, stages: Sequence[str] = ()) -> NetSpec:
     """The layers of ``message`` (of any era) that take part in ``phase``, at ``level`` with ``stages``.
@@ -36,25 +40,51 @@ def read_net(message: Message, phase: str | None = None, level: int = 0, stages:
     Where ``phase`` is None the phase and level of the prototxt's own ``state`` count, and TEST where it has none; its
     stages always do. Raises NetError for rules that contradict each other and for blobs that do not connect.
     """
+    net, faults = survey(message, phase, level, stages)
+    raise_all(faults)
+    return net.with_splits()
+
+
+def survey(
+    message: Message, phase: str | None = None, level: int = 0, stages: Sequence[str] = ()
+) -> tuple[NetSpec, list[NetError]]:
+    """As ``read_net``, but without Split layers, and with all that is wrong with its layers and their connections."""
     message = upgrade(message)
     net = fields.read(message, NET, "the net", ignore_unknown=True)
     if phase is None:
         phase = net.state.phase or "TEST"
         level = level or net.state.level
-    stages = [*net.state.stage, *stages]
     if phase not in PHASES:
         raise NetError(f"phase {phase!r} is none of {', '.join(PHASES)}")
-    layers = [
-        spec for layer in message.messages("layer") if (spec := _read_layer(layer, phase, level, stages)) is not None
-    ]
-    if not layers:
-        raise NetError(f"the net has no layer in phase {phase}" + (f" with stages {list(stages)}" if stages else ""))
-    _check_names(layers)
-    _check_connections(layers)
-    return NetSpec(net.name, phase, net.force_backward, insert_splits(layers))
+    state = NetState(phase, level, [*net.state.stage, *stages])
+    layers: list[LayerSpec] = []
+    left_out: list[tuple[LayerSpec, fields.Values]] = []
+    faults: list[NetError] = []
+    for layer in message.messages("layer"):
+        try:
+            spec, rules = _read_layer(layer, phase)
+        except NetError as error:
+            faults.append(error)
+            continue
+        if takes_part(rules, state):
+            layers.append(spec)
+        else:
+            left_out.append((spec, rules))
+    if not faults:  # else what is missing may be what could not be read
+        if not layers:
+            raise NetError(_no_layers(state, left_out))
+        faults = [*_name_faults(layers), *_connection_faults(layers, left_out, state)]
+    return NetSpec(net.name, phase, net.force_backward, layers), faults
 
 
-def _read_layer(message: Message, phase: str, level: int, stages: Sequence[str]) -> LayerSpec | None:
+def _no_layers(state: NetState, left_out: Sequence[tuple[LayerSpec, fields.Values]]) -> str:
+    text = f"the net has no layer in phase {state.phase}"
+    text += f" with stages {list(state.stages)}" if state.stages else ""
+    return text + (f": {left_out[0][0]} is there {how_to_take(left_out[0][1], state)}" if left_out else "")
+
+
+def _read_layer(message: Message, phase: str) -> tuple[LayerSpec, fields.Values]:
+    """The layer, and its fields, among which are the rules that say where it takes part."""
     where = f"layer {message.first('name', '')!r} ({message.first('type', '?')})"
     values = fields.read(message, LAYER, where, ignore_unknown=True)
     spec = LayerSpec(
@@ -72,46 +102,54 @@ def _read_layer(message: Message, phase: str, level: int, stages: Sequence[str])
         raise spec.error('it has no type: give type: "…"')
     if values.include and values.exclude:
         raise spec.error("it has both include and exclude rules: Caffe takes one kind")
-    rules = values.include or values.exclude
-    met = any(_state_meets(rule, phase, level, stages) for rule in rules)
-    taken = met if values.include else not met
-    return spec if taken else None
+    return spec, values
 
 
-def _state_meets(rule: fields.Values, phase: str, level: int, stages: Sequence[str]) -> bool:
-    if rule.phase is not None and rule.phase != phase:
-        return False
-    if rule.min_level is not None and level < rule.min_level:
-        return False
-    if rule.max_level is not None and level > rule.max_level:
-        return False
-    return all(stage in stages for stage in rule.stage) and not any(stage in stages for stage in rule.not_stage)
-
-
-def _check_names(layers: Sequence[LayerSpec]) -> None:
+def _name_faults(layers: Sequence[LayerSpec]) -> Iterator[NetError]:
     seen: set[str] = set()
     for layer in layers:
         if layer.name in seen:
             # Caffe builds such a net, but loads the weights of both into the first
-            raise layer.error("another layer of this phase has the same name: rename one, weights go by the name")
+            yield layer.error("another layer of this phase has the same name: rename one, weights go by the name")
         seen.add(layer.name)
 
 
-def _check_connections(layers: Sequence[LayerSpec]) -> None:
+def _connection_faults(
+    layers: Sequence[LayerSpec], left_out: Sequence[tuple[LayerSpec, fields.Values]], state: NetState
+) -> Iterator[NetError]:
     available: dict[str, str] = {}
+    missing: set[str] = set()
     for layer in layers:
         for bottom in layer.bottoms:
-            if bottom not in available:
-                later = next((other.name for other in layers if bottom in other.tops), None)
-                hint = f"it is a top of the later layer {later!r}" if later else "no layer of this phase makes it"
-                raise layer.error(f"unknown bottom blob {bottom!r}: {hint}")
+            if bottom not in available and bottom not in missing:
+                missing.add(bottom)
+                yield layer.error(_unknown_bottom(bottom, available, layers, left_out, state))
         for index, top in enumerate(layer.tops):
             in_place = index < len(layer.bottoms) and layer.bottoms[index] == top
             if top in available and not in_place:
-                raise layer.error(f"top blob {top!r} is already made by layer {available[top]!r}")
+                yield layer.error(f"top blob {top!r} is already made by layer {available[top]!r}")
+                break
             available[top] = layer.name
         if layer.propagate_down and len(layer.propagate_down) != len(layer.bottoms):
-            raise layer.error(
+            yield layer.error(
                 f"propagate_down is given {len(layer.propagate_down)} times for {len(layer.bottoms)} bottoms:"
                 " give it once for each, or not at all"
             )
+
+
+def _unknown_bottom(
+    bottom: str,
+    available: Iterable[str],
+    layers: Sequence[LayerSpec],
+    left_out: Sequence[tuple[LayerSpec, fields.Values]],
+    state: NetState,
+) -> str:
+    """What is said of a bottom that no layer before it makes: who makes it elsewhere, else which blob may be meant."""
+    later = next((layer.name for layer in layers if bottom in layer.tops), None)
+    if later is not None:
+        return f"unknown bottom blob {bottom!r}: it is a top of the later layer {later!r}"
+    for spec, rules in left_out:
+        if bottom in spec.tops:
+            return f"blob {bottom!r} is made by layer {spec.name!r} {how_to_take(rules, state)}"
+    hint = nearest(bottom, available)
+    return f"unknown bottom blob {bottom!r}: no layer of this phase makes it" + (f", {hint}" if hint else "")
