@@ -99,6 +99,9 @@ def _read(source, keys):
     if not os.path.isfile(source):
         raise LayerError(f"source '{source}' is no file (looked for in {os.getcwd()})")
     try:
+        with open(source, "rb") as file:
+            if file.read(2) not in (b"PK", b"\x93N"):
+                raise LayerError(f"source '{source}' is no .npz (a text file?)")
         loaded = np.load(source, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             raise LayerError(f"source '{source}' holds a single array (.npy), not an .npz archive")
@@ -110,7 +113,8 @@ def _read(source, keys):
     except LayerError:
         raise
     except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
-        raise LayerError(f"source '{source}' is no .npz of plain arrays: {error}") from None
+        reason = str(error).partition(" when allow_pickle")[0]
+        raise LayerError(f"source '{source}' is no .npz of plain arrays: {reason}") from None
 
 
 def _check(arrays, params, top_count):

@@ -130,7 +130,7 @@ def test_files_that_are_no_archive_of_plain_arrays_are_errors(tmp_path):
 
     _refused(LayerError, "missing.npz' is no file (looked for in ", source("missing.npz"))
     (tmp_path / "text.npz").write_text("hello")
-    _refused(LayerError, "text.npz' is no .npz of plain arrays", source("text.npz"))
+    _refused(LayerError, "text.npz' is no .npz (a text file?)", source("text.npz"))
     np.save(tmp_path / "single.npy", np.zeros(3))
     _refused(LayerError, "holds a single array", source("single.npy"))
     np.savez(tmp_path / "pickled.npz", a=np.array([{}, {}], object), b=np.zeros(2))

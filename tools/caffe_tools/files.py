@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import zipfile
-import zlib
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,23 +17,52 @@ from caffe_tools.errors import CaffeToolsError, NetError, one_line
 if TYPE_CHECKING:
     import numpy as np
 
+MOST_OF_NAME = 200
+"""So many characters of a file's name are in that of its temporary file, for which file systems have 255 bytes."""
+
 
 @contextmanager
 def whole_file(path: str | os.PathLike, error_type: type[CaffeToolsError] = CaffeToolsError) -> Iterator[Path]:
     """The path of a temporary file to write, which takes the place of ``path`` when the block ends without an error.
 
-    Raises ``error_type`` where ``path`` cannot be written.
+    What is no plain file (a pipe, /dev/stdout) stays, and gets the bytes. Raises ``error_type`` where ``path`` cannot
+    be written.
     """
+    check_writable(path, error_type)
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    stays = is_special(target)
+    folder = Path(tempfile.gettempdir()) if stays else target.parent
+    temporary = folder / f".{target.name[:MOST_OF_NAME]}.{os.getpid()}.tmp"
     try:
         yield temporary
-        os.replace(temporary, target)
+        if stays:
+            with open(temporary, "rb") as written, open(target, "wb") as pipe:
+                shutil.copyfileobj(written, pipe)
+        else:
+            os.replace(temporary, target)
     except OSError as error:
-        reason = "there is no such folder" if not target.parent.is_dir() else error.strerror or error
-        raise error_type(f"cannot write {path}: {reason}") from None
+        raise error_type(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_special(path: str | os.PathLike) -> bool:
+    """Whether it is there and no plain file: a pipe, or a device such as /dev/stdout."""
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+def check_writable(path: str | os.PathLike, error_type: type[CaffeToolsError] = CaffeToolsError) -> None:
+    """Raise ``error_type`` where no file can be written at ``path``, whatever it holds."""
+    text = os.fspath(path)
+    folder = os.path.dirname(text)
+    if not text:
+        raise error_type("an empty file name: give it a name")
+    if "\0" in text:
+        raise error_type(f"cannot write {text!r}: a path holds no NUL")
+    if os.path.isdir(text):
+        raise error_type(f"cannot write {text}: is a directory")
+    if not os.path.isdir(folder or os.curdir):
+        raise error_type(f"cannot write {text}: there is no such folder")
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -74,11 +103,24 @@ def kind_by_magic(head: bytes) -> str | None:
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
 
 
+def kind_of(head: bytes) -> str:
+    """What a file that begins with ``head`` may be, in words."""
+    kind = kind_by_magic(head)
+    if kind is None:
+        is_text = head and not any(byte < 9 or 13 < byte < 32 for byte in head)
+        kind = "a text file?" if is_text else "another kind of file" if head else "the file is empty"
+    return kind
+
+
 def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The arrays of an ``.npz``; NetError where it is not there, is none, or holds pickled objects."""
     import numpy as np
 
     try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+        if not head.startswith((b"PK", b"\x93NUMPY")):
+            raise NetError(f"{path} is no .npz ({kind_of(head)})")
         stored = np.load(path, allow_pickle=False)
         if isinstance(stored, np.ndarray):
             raise NetError(f"{path} holds a single array (.npy), not an .npz with names: make one with numpy.savez")
@@ -88,8 +130,13 @@ def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise NetError(f"{path} is not there") from None
     except IsADirectoryError:
         raise NetError(f"{path} is a folder, not an .npz") from None
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise NetError(f"{path} is no .npz of plain arrays: {one_line(error)}") from None
+    except PermissionError as error:
+        raise NetError(f"cannot read {path}: {error.strerror}") from None
+    except NetError:
+        raise
+    except Exception as error:  # what zipfile, zlib and numpy raise over damaged files
+        reason = one_line(error).partition(" when allow_pickle")[0]
+        raise NetError(f"{path} is no .npz of plain arrays: {reason}") from None
 
 
 def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:

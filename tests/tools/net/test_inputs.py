@@ -213,10 +213,10 @@ def broken_file(path, kind):
         return "is a folder"
     if kind == "text":
         path.write_text("in/data: 1 2 3")
-        return "is no .npz of plain arrays"
+        return r"is no .npz \(a text file\?\)"
     if kind == "empty":
         path.touch()
-        return "is no .npz of plain arrays"
+        return r"is no .npz \(the file is empty\)"
     if kind == "single array":
         with open(path, "wb") as file:
             np.save(file, np.ones(3))

@@ -6,7 +6,7 @@ import argparse
 import sys
 from functools import partial
 
-from caffe_tools.command_line.shared import AGREES, DISAGREES, add_net_options, load_net, progress, tolerance
+from caffe_tools.command_line.shared import AGREES, DISAGREES, add_net_options, load_net, output, progress, tolerance
 from caffe_tools.errors import CaffeToolsError
 
 
@@ -18,8 +18,8 @@ def add(command: argparse.ArgumentParser) -> None:
     # RTOL and ATOL of check/compare.py; repeated, so that --help need not import it, and held equal by a test
     command.add_argument("--rtol", type=tolerance, default=1e-4, help="allowed over the largest value (%(default)g)")
     command.add_argument("--atol", type=tolerance, default=0.0, help="allowed besides (%(default)g)")
-    command.add_argument("--json", metavar="F", help="write the comparison as JSON")
-    command.add_argument("--report", metavar="F.html", help="write the printed tables as HTML")
+    command.add_argument("--json", type=output, metavar="F", help="write the comparison as JSON")
+    command.add_argument("--report", type=output, metavar="F.html", help="write the printed tables as HTML")
 
 
 def run(options: argparse.Namespace) -> int:

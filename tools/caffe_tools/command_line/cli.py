@@ -10,6 +10,7 @@ Exit code 0: fine; 1: the numbers disagree; 2: bad usage or bad input, said in o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import pkgutil
@@ -29,6 +30,7 @@ MOST_FAULTS = 30
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
+    _open_closed_streams()
     options = make_parser().parse_args(arguments)
     try:
         with warnings.catch_warnings():
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
-        complaint = f"{error.filename}: " * bool(error.filename) + str(error.strerror or error)
+        complaint = f"{error.filename or 'cannot write the output'}: {error.strerror or error}"
     except SystemExit as end:
         complaint = f"the code of a Python layer ends the program: {place_in_user_code(end) or end}"
     except _bad_input() as error:
@@ -70,7 +72,15 @@ def _complain(faults: Sequence[str]) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"caffe-layers: {one_line(text)}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody reads it, or its disk is full: the exit code stays
+        print(f"caffe-layers: {one_line(text)}", file=sys.stderr, flush=True)
+
+
+def _open_closed_streams() -> None:
+    """A program that is started with its standard output or error closed (``>&-``) writes into the void."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - it stays open to the end
 
 
 class _Parser(argparse.ArgumentParser):

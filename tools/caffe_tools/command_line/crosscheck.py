@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from caffe_tools.command_line.shared import AGREES, DISAGREES, REPEATED, number, seed
+from caffe_tools.command_line.shared import AGREES, DISAGREES, REPEATED, number, output, seed
 from caffe_tools.errors import GraphError
 
 
@@ -23,7 +23,7 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--loss-weight", type=weight, default=1.0, metavar="W", help=text)
     command.add_argument("--inputs", metavar="F.npz", help="arrays by the graph's own input names; else they are drawn")
     command.add_argument("--seed", type=seed, default=0, help="of the drawn inputs")
-    command.add_argument("--json", metavar="F", help="write the verdict as JSON")
+    command.add_argument("--json", type=output, metavar="F", help="write the verdict as JSON")
 
 
 def run(options: argparse.Namespace) -> int:

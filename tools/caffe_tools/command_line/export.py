@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import fields
 
-from caffe_tools.command_line.shared import DONE, REPEATED, add_net_options, load_net, number, progress
+from caffe_tools.command_line.shared import DONE, REPEATED, add_net_options, load_net, number, output, progress
 from caffe_tools.errors import CaffeToolsError
 
 
 def add(command: argparse.ArgumentParser) -> None:
     add_net_options(command)
-    command.add_argument("-o", "--output", metavar="F.onnx", required=True)
+    command.add_argument("-o", "--output", type=output, metavar="F.onnx", required=True)
     text = "make this inner blob an output too; may be given several times"
     command.add_argument("--blob", **REPEATED, dest="blobs", metavar="NAME", help=text)
     command.add_argument("--training", action="store_true", help="with the losses and the gradient of every parameter")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from caffe_tools.command_line.shared import AGREES, DISAGREES, REPEATED, add_allow_module, seed, shape
+from caffe_tools.command_line.shared import AGREES, DISAGREES, REPEATED, add_allow_module, output, seed, shape
 from caffe_tools.errors import CaffeToolsError
 
 
@@ -13,7 +13,7 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--param-str", type=str, default="", metavar="S")
     command.add_argument("--bottom", type=shape, **REPEATED, required=True, metavar="SHAPE", help="such as 4x5")
     command.add_argument("--seed", type=seed, default=0)
-    command.add_argument("--json", metavar="F", help="write the result as JSON")
+    command.add_argument("--json", type=output, metavar="F", help="write the result as JSON")
     add_allow_module(command)
 
 

@@ -1,4 +1,4 @@
-"""List the layers, or show one with its parameters."""
+"""List the layers, show one with its parameters, or tell which types of a net are covered."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from caffe_tools.command_line.shared import DONE
 
 
 def add(command: argparse.ArgumentParser) -> None:
-    command.add_argument("name", nargs="?", metavar="NAME")
+    command.add_argument("name", nargs="?", metavar="NAME|NET.prototxt")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -18,6 +18,10 @@ def run(options: argparse.Namespace) -> int:
     console = make_console()
     if options.name is None:
         catalogue.print_all(console)
+    elif options.name.endswith("txt"):
+        from caffe_tools.report.net_types import print_types
+
+        print_types(console, options.name)
     else:
         catalogue.print_one(console, options.name)
     return DONE

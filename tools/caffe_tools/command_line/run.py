@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from caffe_tools.command_line.shared import DONE, add_net_options, load_net, progress
+from caffe_tools.command_line.shared import DONE, add_net_options, load_net, output, progress
 from caffe_tools.errors import NetError
 
 
 def add(command: argparse.ArgumentParser) -> None:
     add_net_options(command)
     command.add_argument("--backward", action="store_true", help="run backward too")
-    command.add_argument("--save", metavar="F.npz", help="write inputs, parameters, blobs and gradients")
+    command.add_argument("--save", type=output, metavar="F.npz", help="write inputs, parameters, blobs and gradients")
 
 
 def run(options: argparse.Namespace) -> int:

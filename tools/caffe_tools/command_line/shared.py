@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from caffe_tools import prototxt
-from caffe_tools.errors import NetError
+from caffe_tools.errors import CaffeToolsError, NetError
+from caffe_tools.files import check_writable
 from caffe_tools.prototxt.message import Message
 from caffe_tools.prototxt.net_spec import read_net
 
@@ -87,6 +88,15 @@ def not_empty(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("it is empty: give it a value")
     return text
+
+
+def output(path: str) -> str:
+    """The type of an option that names a file to write: what cannot be written is refused before anything is run."""
+    try:
+        check_writable(path)
+    except CaffeToolsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return path
 
 
 # A net ----------------------------------------------------------------------------------------------------------------

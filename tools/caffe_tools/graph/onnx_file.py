@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from caffe_tools.binaryproto.wire import encoded_key, encoded_varint
 from caffe_tools.errors import ExportError
+from caffe_tools.files import MOST_OF_NAME, check_writable, is_special, whole_file
 
 LARGE = 1024
 """Tensors of more bytes than this are not part of the skeleton."""
@@ -58,15 +59,16 @@ def save(model: ir.Model, path: str | os.PathLike) -> None:
 
     The files appear when they are complete. Raises ExportError where they cannot be written.
     """
+    check_writable(path, ExportError)
     path = Path(path)
-    if path.is_dir():
-        raise ExportError(f"cannot write {path}: is a directory")
-    if not path.parent.is_dir():
-        raise ExportError(f"cannot write {path}: there is no such folder")
+    if is_special(path):
+        with whole_file(path, ExportError) as temporary:
+            temporary.write_bytes(to_bytes(model))
+        return
     proto, large = skeleton(model)
     external = proto.ByteSize() + sum(array.nbytes for array in large.values()) > EXTERNAL_FROM
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:MOST_OF_NAME]}.") as folder:
             temporary = Path(folder) / path.name
             if external:
                 _write_external(proto, large, temporary)
