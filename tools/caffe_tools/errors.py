@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class CaffeToolsError(Exception):
@@ -48,3 +48,9 @@ def nearest(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6)
     """``did you mean 'x'?`` with the names of ``known`` that ``name`` may be a slip of, ``most`` at the most; or ""."""
     near = difflib.get_close_matches(name, list(known), most, cutoff)
     return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def some_of(names: Sequence[str], most: int = 20) -> str:
+    """The names, quoted; of more than ``most`` the first ones, and how many more there are."""
+    listed = ", ".join(map(repr, names[:most]))
+    return f"{listed} and {len(names) - most} more" if len(names) > most else listed

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from caffe_tools import command_line
-from caffe_tools.command_line.shared import BAD_INPUT, not_empty
+from caffe_tools.command_line.shared import BAD_INPUT, not_empty, refuse_overwriting
 from caffe_tools.errors import CaffeToolsError, one_line
 
 
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: _say(f"note: {message}")
+            refuse_overwriting(options)
             code = options.command(options)
             sys.stdout.flush()
             return code

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from caffe_tools.errors import NetError
+from caffe_tools.errors import NetError, nearest, some_of
 from caffe_tools.prototxt import fields
 from caffe_tools.prototxt.fields import Bool, Int, OptionalEnum, Repeated, String, Submessage
 from caffe_tools.prototxt.layer_spec import LAYER, PHASES, LayerSpec, ParamSpec
@@ -30,11 +30,14 @@ class NetSpec:
     layers: list[LayerSpec]
 
 
-def read_net(message: Message, phase: str | None = None, level: int = 0, stages: Sequence[str] = ()) -> NetSpec:
+def read_net(
+    message: Message, phase: str | None = None, level: int = 0, stages: Sequence[str] = (), to: Sequence[str] = ()
+) -> NetSpec:
     """The layers of ``message`` (of any era) that take part in ``phase``, at ``level`` with ``stages``.
 
     Where ``phase`` is None the phase and level of the prototxt's own ``state`` count, and TEST where it has none; its
-    stages always do. Raises NetError for rules that contradict each other and for blobs that do not connect.
+    stages always do. Layers that the blobs ``to`` do not need are left out. Raises NetError for rules that contradict
+    each other and for blobs that do not connect.
     """
     message = upgrade(message)
     net = fields.read(message, NET, "the net", ignore_unknown=True)
@@ -51,6 +54,7 @@ def read_net(message: Message, phase: str | None = None, level: int = 0, stages:
         raise NetError(f"the net has no layer in phase {phase}" + (f" with stages {list(stages)}" if stages else ""))
     _check_names(layers)
     _check_connections(layers)
+    layers = _needed(layers, to) if to else layers
     return NetSpec(net.name, phase, net.force_backward, insert_splits(layers))
 
 
@@ -115,3 +119,17 @@ def _check_connections(layers: Sequence[LayerSpec]) -> None:
                 f"propagate_down is given {len(layer.propagate_down)} times for {len(layer.bottoms)} bottoms:"
                 " give it once for each, or not at all"
             )
+
+
+def _needed(layers: Sequence[LayerSpec], to: Sequence[str]) -> list[LayerSpec]:
+    """The layers that make the blobs ``to``, their in-place layers among them, and those that these need."""
+    made = list(dict.fromkeys(top for layer in layers for top in layer.tops))
+    for name in to:
+        if name not in made:
+            raise NetError(f"the net has no blob {name!r}: {nearest(name, made) or f'it has {some_of(made)}'}")
+    needed, kept = set(to), []
+    for layer in reversed(layers):
+        if needed.intersection(layer.tops):
+            needed.update(layer.bottoms)
+            kept.append(layer)
+    return kept[::-1]
