@@ -1,4 +1,4 @@
-"""Blobs whose numbers stand in ``raw_data`` with their type: what NVIDIA's Caffe and OpenCV's shrinkCaffeModel write."""
+"""Blobs whose numbers stand in ``raw_data`` with their type, as NVIDIA's Caffe and shrinkCaffeModel write them."""
 
 from __future__ import annotations
 

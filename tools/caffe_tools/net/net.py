@@ -30,6 +30,7 @@ from caffe_tools.prototxt.layer_spec import PHASES, LayerSpec
 from caffe_tools.prototxt.message import Message
 from caffe_tools.prototxt.net_spec import read_net
 from caffe_tools.standard.data.input import Source
+from caffe_tools.standard.form import check_fields
 
 TRAIN, TEST = 0, 1
 """The phases, numbered as in pycaffe."""
@@ -78,6 +79,7 @@ class Net:
         for module in allow_modules:
             import_module(module)  # it may register layer types
         self._refuse_unknown_types()
+        check_fields(self.spec.layers)
         for spec in self.spec.layers:
             self._place(self._make_layer(spec, stored.get(spec.name, ())))
         stored_blobs.share_by_name(self.layers)

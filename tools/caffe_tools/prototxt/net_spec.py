@@ -5,6 +5,7 @@ Source: Caffe src/caffe/net.cpp (``FilterNet``, ``StateMeetsRule``, ``Init``).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from caffe_tools.prototxt.fields import Bool, Int, OptionalEnum, Repeated, Strin
 from caffe_tools.prototxt.layer_spec import LAYER, PHASES, LayerSpec, ParamSpec
 from caffe_tools.prototxt.message import Message
 from caffe_tools.prototxt.splits import insert_splits
+from caffe_tools.prototxt.unread import NET_FIELDS
 from caffe_tools.prototxt.upgrade import upgrade
 
 NET_STATE = {"phase": OptionalEnum(*PHASES), "level": Int(0), "stage": Repeated(String())}
@@ -41,6 +43,7 @@ def read_net(
     """
     message = upgrade(message)
     net = fields.read(message, NET, "the net", ignore_unknown=True)
+    _check_fields(message)
     if phase is None:
         phase = net.state.phase or "TEST"
         level = level or net.state.level
@@ -56,6 +59,19 @@ def read_net(
     _check_connections(layers)
     layers = _needed(layers, to) if to else layers
     return NetSpec(net.name, phase, net.force_backward, insert_splits(layers))
+
+
+def _check_fields(message: Message) -> None:
+    """NetError where the net has a field that no Caffe knows; a note on what changes nothing."""
+    for name in message.names():
+        place = message.position_of(name)
+        where = f"{place}: the net" if place else "the net"
+        if name in NET_FIELDS:
+            warnings.warn(f"{where}: {name} changes nothing: {NET_FIELDS[name]}", stacklevel=3)
+        elif name not in NET and name != "layer" and "layer" in message:  # without layers it may be a solver
+            known = [*NET, *NET_FIELDS, "input", "input_shape", "input_dim", "layer"]
+            hint = nearest(name, known) or "no Caffe that is covered here knows it"
+            raise NetError(f"{where} has no field {name!r}: {hint}")
 
 
 def _read_layer(message: Message, phase: str, level: int, stages: Sequence[str]) -> LayerSpec | None:
