@@ -129,3 +129,9 @@ def short_path(path: str) -> str:
     """The path as seen from the working directory, where it is below."""
     relative = os.path.relpath(path)
     return path if relative.startswith(os.pardir) else relative
+
+
+def some_of(names: Sequence[str], most: int = 20) -> str:
+    """The names, quoted; of more than ``most`` the first ones, and how many more there are."""
+    listed = ", ".join(map(repr, names[:most]))
+    return f"{listed} and {len(names) - most} more" if len(names) > most else listed

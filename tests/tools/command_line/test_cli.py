@@ -356,7 +356,7 @@ def test_export_inlines_and_takes_an_opset(here, capsys):
 
 def test_export_makes_the_blobs_that_are_named_outputs_too(here, capsys):
     Path("net.prototxt").write_text(NET + layer("a", "ReLU", "score", "a") + layer("b", "TanH", "a", "b"))
-    assert run(capsys, *EXPORT, "-o", "o.onnx", "--blob", "score", "--blob", "a")[::2] == (0, "")
+    assert run(capsys, *EXPORT, "-o", "o.onnx", "--blob", "score", "--blob", "a")[0] == 0
     assert [value.name for value in onnx.load("o.onnx").graph.output][-2:] == ["score", "a"]
 
 

@@ -242,11 +242,6 @@ def test_an_error_about_a_field_tells_where_the_field_stands():
         net_of(text)
 
 
-@pytest.mark.parametrize("rest", ["relu6_param { x: 1 }", "fork_param { x: 1 }", "prelu_param { }"])
-def test_fields_of_forks_and_of_other_layers_are_let_pass(rest):
-    net_of(inputs(x=(2,)) + layer("it", "TanH", "x", "y", rest))
-
-
 # --- labels: Caffe reads beside its scores
 
 

@@ -21,6 +21,9 @@ LAYER_NAME, LAYER_TYPE, LAYER_BLOBS = 1, 2, 7
 V1_V0_LAYER, V1_NAME, V1_BLOBS = 1, 4, 6
 V0_NAME, V0_BLOBS = 1, 50
 BLOB_LEGACY_DIMS, BLOB_DATA, BLOB_SHAPE, BLOB_DOUBLE_DATA = (1, 2, 3, 4), 5, 7, 8
+BLOB_RAW_TYPE, BLOB_RAW_DATA = 10, 12
+RAW_TYPES = ("<f8", "<f4", "<f2", "<i4", "<u4")
+"""What ``raw_data`` holds, by its type's number."""
 SHAPE_DIM = 1
 
 MAX_AXES = 32  # Caffe's kMaxBlobAxes
@@ -33,7 +36,8 @@ def read(path: str | os.PathLike) -> dict[str, list[np.ndarray]]:
 
     Of two layers with one name the later wins, as in Caffe's CopyTrainedLayersFrom (net.cpp). A shape in the old
     num/channels/height/width form has four axes and precedes a ``shape``; ``double_data`` precedes ``data``
-    (Blob::FromProto, blob.cpp). CaffemodelError for a missing, foreign, truncated or damaged file and for a blob
+    (Blob::FromProto, blob.cpp), and ``raw_data`` with its type, in which NVIDIA's Caffe and OpenCV's shrinkCaffeModel
+    write half precision, both. CaffemodelError for a missing, foreign, truncated or damaged file and for a blob
     whose shape does not fit its data. Time and memory are linear in the size of the file.
     """
     file = WireFile(path, "a .caffemodel")
@@ -86,6 +90,8 @@ def read_blob_at(file: WireFile, start: int, end: int, what: str) -> np.ndarray:
     legacy: dict[int, int] = {}
     dims: list[int] = []
     values: dict[int, list[np.ndarray]] = {BLOB_DATA: [], BLOB_DOUBLE_DATA: []}
+    raw: wire.Item | None = None
+    raw_type: int | None = None
     for item in file.items(start, end, what):
         if item.number in BLOB_LEGACY_DIMS and item.wire_type == VARINT:
             legacy[item.number] = item.value
@@ -95,10 +101,16 @@ def read_blob_at(file: WireFile, start: int, end: int, what: str) -> np.ndarray:
             values[BLOB_DATA].append(file.numbers(item, "<f4", what))
         elif item.number == BLOB_DOUBLE_DATA and item.wire_type in (BYTES, FIXED64):
             values[BLOB_DOUBLE_DATA].append(file.numbers(item, "<f8", what))
+        elif item.number == BLOB_RAW_TYPE and item.wire_type == VARINT:
+            raw_type = item.value
+        elif item.number == BLOB_RAW_DATA and item.wire_type == BYTES:
+            raw = item
     shape = [legacy.get(number, 0) for number in BLOB_LEGACY_DIMS] if legacy else dims
     if len(shape) > MAX_AXES or not all(0 <= dim <= MAX_DIM for dim in shape):
         file.fail(f"{what}: {_spelled(shape)} is not a shape: at most {MAX_AXES} axes of 0 to {MAX_DIM}")
     parts = values[BLOB_DOUBLE_DATA] if any(map(len, values[BLOB_DOUBLE_DATA])) else values[BLOB_DATA]
+    if raw is not None and raw.end > raw.start:
+        parts = [_raw_numbers(file, raw, raw_type, what)]
     count = sum(map(len, parts))
     if math.prod(shape) != count:
         file.fail(f"{what}: shape {_spelled(shape)} needs {math.prod(shape)} values, the file holds {count}")
@@ -113,6 +125,13 @@ def read_blob_at(file: WireFile, start: int, end: int, what: str) -> np.ndarray:
         return blob.reshape(shape)
     except ValueError:  # no values, but dims whose product without the zeros is beyond any address
         file.fail(f"{what}: {_spelled(shape)} is too large a shape")
+
+
+def _raw_numbers(file: WireFile, raw: wire.Item, raw_type: int | None, what: str) -> np.ndarray:
+    if raw_type is None or not 0 <= raw_type < len(RAW_TYPES):
+        known = "0 to 4 (double, float, half, int, unsigned int)"
+        file.fail(f"{what}: its raw_data has {'no type' if raw_type is None else f'the type {raw_type}'}, not {known}")
+    return file.numbers(raw, RAW_TYPES[raw_type], what)
 
 
 def _read_dims(file: WireFile, shape: wire.Item, what: str) -> list[int]:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from caffe_tools import command_line
-from caffe_tools.command_line.shared import BAD_INPUT, not_empty
+from caffe_tools.command_line.shared import BAD_INPUT, not_empty, refuse_overwriting
 from caffe_tools.errors import CaffeToolsError, one_line, place_in_user_code
 
 MOST_FAULTS = 30
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: _say(f"note: {message}")
+            refuse_overwriting(options)
             code = options.command(options)
             sys.stdout.flush()
             return code

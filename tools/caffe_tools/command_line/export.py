@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from caffe_tools.command_line.shared import DONE, REPEATED, add_net_options, load_net, number, output, progress
-from caffe_tools.errors import CaffeToolsError
+from caffe_tools.errors import CaffeToolsError, some_of
+
+if TYPE_CHECKING:
+    from caffe_tools.net.net import Net
 
 
 def add(command: argparse.ArgumentParser) -> None:
@@ -14,6 +19,10 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--output", type=output, metavar="F.onnx", required=True)
     text = "make this inner blob an output too; may be given several times"
     command.add_argument("--blob", **REPEATED, dest="blobs", metavar="NAME", help=text)
+    text = (
+        "end the net at this blob: it is the output, and what it does not need is left out; may be given several times"
+    )
+    command.add_argument("--to", **REPEATED, metavar="NAME", help=text)
     command.add_argument("--training", action="store_true", help="with the losses and the gradient of every parameter")
     command.add_argument("--input-gradients", action="store_true", help="with --training: the inputs' gradients too")
     # graph/builder.py's OPSET, held equal by a test
@@ -37,5 +46,25 @@ def run(options: argparse.Namespace) -> int:
         exported = export(net, ExportOptions(**{name: getattr(options, name) for name in given}))
         say("writing")
         save(exported, options.output)
+    if net.phase == "TEST":
+        _note_missing_weights(net, options)
+    if not options.dynamic_batch:
+        _note_fixed_batch(net)
     print_export(exported.ir_model, options.output)
     return DONE
+
+
+def _note_missing_weights(net: Net, options: argparse.Namespace) -> None:
+    if net.at_fillers and not options.weights:
+        which = some_of(net.at_fillers) if net.given_weights else "the model"
+        warnings.warn(f"no --weights are given: the weights of {which} are what the fillers drew", stacklevel=2)
+
+
+def _note_fixed_batch(net: Net) -> None:
+    from caffe_tools.export.forward_graph import first_dims
+
+    batch, regions = first_dims(net)
+    for what, size in (("batch size", batch), ("number of regions", regions)):
+        if size is not None and size > 1:
+            warnings.warn(f"the {what} is fixed at {size}; --dynamic-batch leaves it open", stacklevel=2)
+            return

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import re
 import shlex
+import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,7 @@ from caffe_tools.prototxt.net_spec import read_net
 
 if TYPE_CHECKING:
     from caffe_tools.net.net import Net
+    from caffe_tools.net.weights import Loaded
     from caffe_tools.prototxt.layer_spec import LayerSpec
 
 DONE = AGREES = 0
@@ -33,7 +37,7 @@ REPEATED: dict[str, Any] = {"action": "append", "default": []}
 def add_net_options(command: argparse.ArgumentParser) -> None:
     """The options that ``load_net`` reads."""
     command.add_argument("net", metavar="NET.prototxt")
-    command.add_argument("--weights", metavar="F.caffemodel")
+    command.add_argument("--weights", **REPEATED, metavar="F.caffemodel", help="may be given several times")
     command.add_argument("--inputs", metavar="F.npz", help="arrays in/BLOB and param/LAYER/i; the rest is drawn")
     command.add_argument("--phase", choices=("TRAIN", "TEST"), help="default: TRAIN if the net has a loss")
     command.add_argument("--level", type=number("level"), default=0)
@@ -114,18 +118,130 @@ def load_net(options: argparse.Namespace, default_phase: str | None = None) -> N
     message = prototxt.load(options.net)
     _refuse_solver(message, options.net)
     arrays = load_arrays(options.inputs) if options.inputs else {}
-    net = Net(
-        options.net,
-        options.phase or default_phase or _natural_phase(message, state),
-        weights=options.weights,
-        allow_modules=options.allow_module,
-        input_shapes={name: array.shape for name, array in IN.of(arrays).items()},
-        seed=options.seed,
-        **state,
-    )
+    files = weights_files(options.weights)
+    with silent_about_weights():
+        net = Net(
+            options.net,
+            options.phase or default_phase or _natural_phase(message, state),
+            weights=files[0] if files else None,
+            to=getattr(options, "to", ()),
+            allow_modules=options.allow_module,
+            input_shapes={name: array.shape for name, array in IN.of(arrays).items()},
+            seed=options.seed,
+            **state,
+        )
+        loaded = [*([net.loaded] if net.loaded else []), *(net.copy_from(path) for path in files[1:])]
     fed = feed(net, arrays, options.inputs or "")
+    cut_off = [str(layer.first("name")) for layer in message.messages("layer")] if getattr(options, "to", ()) else []
+    account_for_weights(net, loaded, cut_off)
     draw_inputs(net, fed, options.seed)
     return net
+
+
+# Its weights ----------------------------------------------------------------------------------------------------------
+
+
+def weights_files(given: Iterable[str]) -> list[str]:
+    """The files of ``--weights``, of which each may list several between commas, as in Caffe."""
+    files = [[text] if os.path.exists(text) else text.split(",") for text in given]
+    return [path for some in files for path in some if path]
+
+
+@contextmanager
+def silent_about_weights() -> Iterator[None]:
+    """Without a net's own warnings: ``account_for_weights`` says it all in one line."""
+    from caffe_tools.net.weights import WeightsWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", WeightsWarning)
+        yield
+
+
+def account_for_weights(net: Net, loaded: Sequence[Loaded], cut_off: Sequence[str] = ()) -> None:
+    """One note on the files of weights; that the layers ``cut_off`` take nothing is as the user wishes.
+
+    NetError where one of the files fits nothing, though layers wait for weights.
+    """
+    from caffe_tools.net.weights import account
+
+    for each in loaded:
+        if each.fits_nothing and net.at_fillers:
+            raise NetError(str(each))
+    if loaded:
+        ignored = [name for each in loaded for name in each.ignored if name not in cut_off]
+        text = account([each.source for each in loaded], loaded[0].learnable, net.at_fillers, ignored)
+        warnings.warn(text, stacklevel=2)
+
+
+# Files that must stay -------------------------------------------------------------------------------------------------
+
+
+def refuse_overwriting(options: argparse.Namespace) -> None:
+    """CaffeToolsError where a command's output is one of its inputs, by whatever name, or another of its outputs."""
+    outputs = [(option, getattr(options, option, None)) for option in ("output", "save", "json", "report")]
+    written = [(option, path) for option, path in outputs if path]
+    if len({os.path.abspath(path) for _, path in written}) < len(written):
+        raise CaffeToolsError(f"{written[0][1]} is given for two outputs: give each a file of its own")
+    existing = [path for _, path in written if os.path.isfile(path)]  # no other can be an input
+    if existing:
+        refuse_to_write(existing, input_files(options))
+
+
+def refuse_to_write(outputs: Iterable[str | os.PathLike], inputs: Iterable[str]) -> None:
+    """CaffeToolsError where one of the files ``outputs`` is one of ``inputs``, which name files alone."""
+    known = list(inputs)
+    for path in outputs:
+        for name in known:
+            if os.path.samefile(path, name):
+                which = "an input" if str(path) == name else f"the input {name}"
+                raise CaffeToolsError(f"cannot write {path}: it is {which} of this command; name another file")
+
+
+def input_files(options: argparse.Namespace) -> list[str]:
+    """The files that a command reads: those of its options, the modules it imports and what its prototxts name."""
+    names = [getattr(options, option, None) for option in ("net", "solver", "graph", "inputs", "against", "snapshot")]
+    names += weights_files(getattr(options, "weights", []))
+    names += [f"{options.graph}.data"] if hasattr(options, "graph") else []
+    names += [
+        os.path.join(folder, module.replace(".", os.sep)) + ending
+        for module in _module_names(options)
+        for folder in sys.path
+        for ending in (".py", os.sep + "__init__.py")
+    ]
+    for option in ("net", "solver"):
+        names += named_files(getattr(options, option, None))
+    return list(dict.fromkeys(name for name in names if name and os.path.isfile(name)))
+
+
+def _module_names(options: argparse.Namespace) -> list[str]:
+    layer = str(getattr(options, "layer", ""))  # gradcheck's MODULE:CLASS
+    return [*getattr(options, "allow_module", []), *([layer.partition(":")[0]] if ":" in layer else [])]
+
+
+def named_files(path: str | None) -> list[str]:
+    """The files that a prototxt names: a solver's nets and weights, lists of images, mean files, a matrix."""
+    try:
+        message = prototxt.load(path) if path else Message()
+    except CaffeToolsError:
+        return []  # the command itself says what is wrong with it
+    folder, found = os.path.dirname(path or ""), []
+    for text in _strings(message):
+        for name in (text, os.path.join(folder, text)):
+            if os.path.isfile(name):
+                found.append(name)
+                if name.endswith(".prototxt") and not os.path.samefile(name, path or ""):
+                    found += named_files(name)
+                break
+    return found
+
+
+def _strings(message: Message) -> Iterator[str]:
+    """Every quoted string, and what is quoted within one (a param_str that names files)."""
+    for _, value in message:
+        if isinstance(value, Message):
+            yield from _strings(value)
+        elif type(value) is str:
+            yield from (text for text in (value, *re.findall(r"""["']([^"']+)["']""", value)) if "\0" not in text)
 
 
 def _refuse_solver(message: Message, path: str) -> None:

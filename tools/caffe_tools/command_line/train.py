@@ -6,6 +6,7 @@ It prints the lines of Caffe's log; an interruption ends the iteration, writes a
 from __future__ import annotations
 
 import argparse
+import glob
 import math
 import shlex
 import signal
@@ -14,7 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caffe_tools.command_line.shared import DONE, INTERRUPTED, REPEATED, add_allow_module, number, seed
+from caffe_tools.command_line.shared import (
+    DONE,
+    INTERRUPTED,
+    REPEATED,
+    account_for_weights,
+    add_allow_module,
+    input_files,
+    number,
+    refuse_to_write,
+    seed,
+    silent_about_weights,
+    weights_files,
+)
 from caffe_tools.errors import CaffeToolsError, SolverError
 
 if TYPE_CHECKING:
@@ -75,10 +88,26 @@ def _prepared(options: argparse.Namespace) -> Training:
         training.restore(options.snapshot)
     else:
         # the command line beats the solver; each may list several, as in Caffe
-        for path in ",".join(options.weights or training.solver.weights).split(","):
-            if path:
-                training.copy_from(path)
+        files = weights_files(options.weights or training.solver.weights)
+        with silent_about_weights():
+            loaded = [training.copy_from(path) for path in files]
+        account_for_weights(training.net, loaded)
+        _refuse_snapshots_over_inputs(training, options, files)
     return training
+
+
+def _refuse_snapshots_over_inputs(training: Training, options: argparse.Namespace, weights: list[str]) -> None:
+    """CaffeToolsError where a snapshot that the run will write is one of the files that it starts from."""
+    solver = training.solver
+    until = solver.max_iter if options.iterations is None else options.iterations
+    prefix = Path(f"{solver.snapshot_prefix}_iter_")
+    written = []
+    for path in prefix.parent.glob(f"{glob.escape(prefix.name)}*.*"):
+        number = path.name.removeprefix(prefix.name).partition(".")[0]
+        is_due = number.isdecimal() and int(number) <= until and solver.snapshot and int(number) % solver.snapshot == 0
+        if path.is_file() and (is_due or (number == str(until) and solver.snapshot_after_train)):
+            written.append(path)
+    refuse_to_write(written, [*weights, *input_files(options)])
 
 
 def _check_that_data_comes_in(training: Training) -> None:

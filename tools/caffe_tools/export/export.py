@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import CheckerPass, TopologicalSortPass
 
-from caffe_tools.errors import ExportError, one_line
+from caffe_tools.errors import ExportError, one_line, some_of
 from caffe_tools.export.forward_graph import ForwardGraph, LiftBars, Named
 from caffe_tools.export.functions import LayersAsFunctions
 from caffe_tools.export.options import ExportOptions
@@ -74,14 +74,17 @@ def export(net: Net, options: ExportOptions | None = None) -> Exported:
     if options.parameter_inputs:
         inputs |= PARAM.keyed(forward.parameters)
     blobs = list(forward.results) if options.all_blobs else forward.net_outputs()
-    outputs = forward.computed(blobs)
-    if options.training:
-        training = TrainingGraph(forward)
-        inputs |= TOP_DIFF.keyed(training.top_diffs)
+    outputs = first = forward.computed(blobs)
+    training = TrainingGraph(forward) if options.training else None
+    if training:
         first = forward.computed([blob for blob, *_ in training.losses] or blobs)
+    if not first and len(forward.results) > len(forward.inputs) and (training or not options.blobs):
+        raise _no_outputs(forward)
+    if training:
+        inputs |= TOP_DIFF.keyed(training.top_diffs)
         outputs = first | training.diffs(options.input_gradients, options.all_blobs) | forward.updates() | outputs
     outputs |= forward.computed(forward.inner_blobs(options.blobs))
-    if not outputs:  # a model has at least one
+    if not outputs:  # a net that computes nothing; a model has at least one output
         outputs = {DATA.key(blob): Named(f"{blob}@2", value) for blob, value in forward.inputs.items()}
     output_names = {key: op.output(named.value, named.name).name or "" for key, named in outputs.items()}
     for name, owner in forward.shared.items():
@@ -98,6 +101,14 @@ def _check_opset(opset: int) -> None:
             f"opset {opset} is not supported: give {OPSET} to {newest_opset()}, the newest that the installed"
             " ONNX Runtime takes"
         )
+
+
+def _no_outputs(forward: ForwardGraph) -> ExportError:
+    inner = [blob for blob in forward.results if blob not in forward.inputs]
+    return ExportError(
+        f"the net has no outputs: nothing that it computes is left for one (its end is a Silence). Name blobs with"
+        f" --to: it computes {some_of(inner[::-1])}"
+    )
 
 
 def _finished(net: Net, op: Builder, forward: ForwardGraph, options: ExportOptions) -> ir.Model:

@@ -63,8 +63,8 @@ class ForwardGraph:
         """Copies of values, which no gradient passes → the values."""
         self._owners: dict[int, str] = {}
         self._split_from = net.copies
-        self._regions = self._region_blobs() if options.dynamic_batch else set()
-        self._batch, self._region_count = _first_dims(net, self._regions) if options.dynamic_batch else (None, None)
+        self._regions = region_blobs(net) if options.dynamic_batch else set()
+        self._batch, self._region_count = first_dims(net) if options.dynamic_batch else (None, None)
         self._folded, self._vanished = folding(net) if options.fold else ({}, set())
         _refuse_without_expression(net)
         op.reserve(name for name in net.blobs if name not in self._split_from)
@@ -123,10 +123,6 @@ class ForwardGraph:
             dims = (REGIONS, *shape[1:])
         is_image = self.options.dynamic_size and not self.inputs and len(shape) == 4
         return (*dims[:2], HEIGHT, WIDTH) if is_image else dims
-
-    def _region_blobs(self) -> set[str]:
-        kinds = [(placed.spec, standard.known_type(placed.spec)) for placed in self.net.placed]
-        return {self.blob(spec.bottoms[kind.regions]) for spec, kind in kinds if kind and kind.regions is not None}
 
     def _python_layer(self, placed: PlacedLayer, layer: PythonLayer, bottoms: Sequence[ir.Value]) -> Sequence[ir.Value]:
         spec, instance, cls = layer.spec, layer.instance, layer.layer_class
@@ -220,6 +216,8 @@ class ForwardGraph:
         return self._split_from.get(top, top)
 
     def net_outputs(self) -> list[str]:
+        if self.options.to:
+            return self.inner_blobs(self.options.to)
         return list(dict.fromkeys(self.blob(top) for top in self.net.outputs))
 
     def inner_blobs(self, names: Iterable[str]) -> list[str]:
@@ -262,8 +260,16 @@ class LiftBars(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, bool(self.bars))
 
 
-def _first_dims(net: Net, regions: set[str]) -> tuple[int | None, int | None]:
+def region_blobs(net: Net) -> set[str]:
+    """The blobs that have a row for each region to pool."""
+    kinds = [(placed.spec, standard.known_type(placed.spec)) for placed in net.placed]
+    found = {spec.bottoms[kind.regions] for spec, kind in kinds if kind and kind.regions is not None}
+    return {net.copies.get(name, name) for name in found}
+
+
+def first_dims(net: Net) -> tuple[int | None, int | None]:
     """The batch size and the number of regions: the first dim of the first blob of each kind that the net is fed."""
+    regions = region_blobs(net)
     made = [placed for placed in net.placed if not placed.bottoms]
     fed = [(name, top.shape) for placed in made for name, top in zip(placed.spec.tops, placed.tops, strict=True)]
     batch = next((shape[0] for name, shape in fed if shape and name not in regions), None)

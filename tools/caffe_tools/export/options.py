@@ -20,6 +20,7 @@ class ExportOptions:
     fold: BatchNorm and Scale vanish into the convolution or InnerProduct before them (not with training or all_blobs).
     inline: plug-in layers are plain nodes, not ONNX functions.
     blobs: inner blobs that are outputs too, behind the others.
+    to: blobs that are the outputs in the place of the net's own; what they do not need is left out.
     all_blobs: every blob is an output, and with training its diff (what ``check`` compares).
     random_inputs: the random numbers of Dropout are inputs ``layer/random0``, … instead of being drawn by the graph.
     parameter_inputs: the learnable blobs are inputs ``layer/0``, … instead of being stored: what a solver changes.
@@ -33,6 +34,7 @@ class ExportOptions:
     fold: bool = False
     inline: bool = False
     blobs: Sequence[str] = ()
+    to: Sequence[str] = ()
     all_blobs: bool = False
     random_inputs: bool = False
     parameter_inputs: bool = False

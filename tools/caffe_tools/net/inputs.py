@@ -32,7 +32,9 @@ def feed(net: Net, arrays: Arrays, source: str) -> set[str]:
     for key, array in fed.items():
         kind, name = split_key(key)
         if kind == PARAM:
-            _feed(_learnable_blob(net, name, f"{source}: {key}"), "data", array, f"{source}: {key}")
+            blob = _learnable_blob(net, name, f"{source}: {key}")
+            _feed(blob, "data", array, f"{source}: {key}")
+            net.given_weights.add(blob.memory)
         elif kind == TOP_DIFF:
             _feed(_loss_free_output(net, name, f"{source}: {key}"), "diff", array, f"{source}: {key}")
     return set(fed)

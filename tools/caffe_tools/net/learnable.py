@@ -14,6 +14,7 @@ import numpy as np
 from caffe_tools.binaryproto import caffemodel
 from caffe_tools.net.blob import Blob, memory_of
 from caffe_tools.net.layer import EmbeddedLayer
+from caffe_tools.net.weights import Loaded
 
 Stored = Mapping[str, Sequence[np.ndarray]]
 """The blobs of a .caffemodel by layer name (``caffemodel.read``)."""
@@ -59,11 +60,13 @@ def _share(layer: EmbeddedLayer, index: int, owner: EmbeddedLayer, owner_index: 
         mine.data, mine.diff = theirs.data.reshape(mine.shape), theirs.diff.reshape(mine.shape)
 
 
-def load(layers: Sequence[EmbeddedLayer], stored: Stored, path: str | os.PathLike) -> None:
+def load(layers: Sequence[EmbeddedLayer], stored: Stored, path: str | os.PathLike, given: set[int]) -> Loaded:
     """Copy ``stored``, the blobs of the .caffemodel ``path``, into the layers of the same names; others keep theirs.
 
-    Raises NetError where a layer's blobs differ in number or shape.
+    ``given``, the memory of the blobs that got weights, grows by theirs. Raises NetError where a layer's blobs differ
+    in number or shape.
     """
+    taken = []
     for layer in layers:
         arrays = stored.get(layer.spec.name)
         if arrays is None:
@@ -80,6 +83,20 @@ def load(layers: Sequence[EmbeddedLayer], stored: Stored, path: str | os.PathLik
                 )
             if memory_of(array) != blob.memory:  # it is not what the blob has adopted
                 blob.data[...] = array.reshape(blob.shape)
+            given.add(blob.memory)
+        taken.append(layer.spec.name)
+    return Loaded(
+        source=str(path),
+        taken=tuple(taken),
+        at_fillers=without_weights(layers, given),
+        ignored=tuple(name for name in stored if name not in taken),
+        learnable=sum(bool(layer.blobs) for layer in layers),
+    )
+
+
+def without_weights(layers: Sequence[EmbeddedLayer], given: set[int]) -> tuple[str, ...]:
+    """The names of the layers with a learnable blob whose memory is not among the ``given``."""
+    return tuple(layer.spec.name for layer in layers if any(blob.memory not in given for blob in layer.blobs))
 
 
 def adopted(arrays: Sequence[np.ndarray], index: int, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -6,6 +6,7 @@ Source: Caffe src/caffe/net.cpp (``Init``, ``ForwardFromTo``, ``BackwardFromTo``
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from caffe_tools.net.refusals import layer_faults
 from caffe_tools.net.source_layer import SourceLayer
 from caffe_tools.net.standard_layer import StandardLayer
 from caffe_tools.net.user_modules import import_module, is_allowed
+from caffe_tools.net.weights import Loaded, WeightsWarning
 from caffe_tools.prototxt import load
 from caffe_tools.prototxt.layer_spec import PHASES, LayerSpec
 from caffe_tools.prototxt.message import Message
 from caffe_tools.prototxt.net_spec import NetSpec, survey
 from caffe_tools.standard.data.input import Source
+from caffe_tools.standard.form import field_faults
 
 TRAIN, TEST = 0, 1
 """The phases, numbered as in pycaffe."""
@@ -37,11 +40,11 @@ TRAIN, TEST = 0, 1
 class Net:
     """pycaffe's net: ``Net(prototxt, phase, level, stages, weights)`` or ``Net(prototxt, weights, phase)``.
 
-    ``prototxt`` is a path or a parsed message; ``phase`` is TRAIN or TEST, as number or name, and where it is not
-    given the prototxt's own state, else TEST. ``level`` and ``stages`` choose layers by their rules, ``weights`` is a
-    .caffemodel. Python layers are imported from ``caffe_layers`` and from ``allow_modules`` alone. ``input_shapes``
-    are shapes of blobs that the net is fed, where it does not tell them (a database does) or tells others. ``seed``
-    makes fillers and Dropout repeat.
+    ``prototxt`` is a path or a parsed message; ``phase`` is TRAIN or TEST, as number or name, and where it is not given
+    the prototxt's own state, else TEST. ``level`` and ``stages`` choose layers by their rules, ``weights`` is a
+    .caffemodel. The net ends at the blobs ``to``, where there are some. Python layers are imported from
+    ``caffe_layers`` and from ``allow_modules`` alone. ``input_shapes`` are shapes of blobs that the net is fed, where
+    it does not tell them (a database does) or tells others. ``seed`` makes fillers and Dropout repeat.
 
     Raises PrototxtError, NetError or CaffemodelError, which say what is wrong and where, in a line for each fault.
     """
@@ -54,6 +57,7 @@ class Net:
         stages: Sequence[str] | None = None,
         weights: str | os.PathLike | None = None,
         *,
+        to: Sequence[str] = (),
         allow_modules: Sequence[str] = (),
         input_shapes: Mapping[str, Sequence[int]] | None = None,
         seed: int = 0,
@@ -62,7 +66,7 @@ class Net:
             weights, phase, level = phase, level, None
         message = prototxt if isinstance(prototxt, Message) else load(prototxt)
         self._directory = "" if isinstance(prototxt, Message) else str(Path(prototxt).parent)
-        self.spec = self._read(message, _phase_name(phase), int(level or 0), stages or (), allow_modules)
+        self.spec = self._read(message, _phase_name(phase), int(level or 0), stages or (), to, allow_modules)
         self.name, self.phase = self.spec.name, self.spec.phase
         self.random = np.random.default_rng(seed)
         """What fillers and Dropout draw from."""
@@ -77,12 +81,21 @@ class Net:
             self._place(self._make_layer(spec, stored.get(spec.name, ())))
         stored_blobs.share_by_name(self.layers)
         decide_backward(self.placed, self.spec.force_backward)
-        stored_blobs.load(self.layers, stored, weights or "")
+        self.given_weights: set[int] = set()
+        """The memory of the learnable blobs that were loaded or fed."""
+        self.loaded = None if weights is None else self._load(stored, weights)
+        """What became of ``weights``."""
 
     # Building -------------------------------------------------------------------------------------------------------
 
     def _read(
-        self, message: Message, phase: str | None, level: int, stages: Sequence[str], allow_modules: Sequence[str]
+        self,
+        message: Message,
+        phase: str | None,
+        level: int,
+        stages: Sequence[str],
+        to: Sequence[str],
+        allow_modules: Sequence[str],
     ) -> NetSpec:
         """The layers of the phase; NetError that lists all that is refused in them."""
         failed: dict[str, NetError] = {}
@@ -91,8 +104,9 @@ class Net:
                 import_module(module)  # it may register layer types
             except NetError as error:
                 failed[module] = error
-        spec, faults = survey(message, phase, level, stages)
-        raise_all([*failed.values(), *faults, *layer_faults(spec.layers, allow_modules, failed)])
+        spec, faults = survey(message, phase, level, stages, to)
+        layers = spec.layers
+        raise_all([*failed.values(), *faults, *layer_faults(layers, allow_modules, failed), *field_faults(layers)])
         return spec.with_splits()
 
     def _make_layer(self, spec: LayerSpec, stored: Sequence[np.ndarray]) -> EmbeddedLayer:
@@ -261,9 +275,23 @@ class Net:
 
     # Weights --------------------------------------------------------------------------------------------------------
 
-    def copy_from(self, path: str | os.PathLike) -> None:
-        """Load the learnable blobs of a .caffemodel into the layers of the same names; others keep theirs."""
-        stored_blobs.load(self.layers, caffemodel.read(path), path)
+    def copy_from(self, path: str | os.PathLike) -> Loaded:
+        """Load the learnable blobs of a .caffemodel into the layers of the same names; others keep theirs.
+
+        Returns what became of them, and warns (WeightsWarning) where a layer of the net or of the file is left out.
+        """
+        return self._load(caffemodel.read(path), path)
+
+    @property
+    def at_fillers(self) -> tuple[str, ...]:
+        """The layers that keep what their fillers drew, as nothing that was loaded or fed has all of their blobs."""
+        return stored_blobs.without_weights(self.layers, self.given_weights)
+
+    def _load(self, stored: stored_blobs.Stored, path: str | os.PathLike) -> Loaded:
+        loaded = stored_blobs.load(self.layers, stored, path, self.given_weights)
+        if not loaded.is_complete:
+            warnings.warn(str(loaded), WeightsWarning, stacklevel=3)
+        return loaded
 
     def share_with(self, other: Net) -> None:
         """Use the data of the other net's learnable blobs, where the layers' names agree."""

@@ -9,7 +9,7 @@ from caffe_tools.errors import NetError, few, nearest
 from caffe_tools.net.user_modules import ALWAYS_ALLOWED, import_layer_class, is_allowed, not_allowed
 from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.prototxt.messages import PYTHON_PARAM
-from caffe_tools.standard.layer import check_form
+from caffe_tools.standard.form import check_counts
 from caffe_tools.standard.registry import TAUGHT, TYPES
 
 HOW_TO_TEACH = "or teach it with caffe_tools.layer_type"
@@ -34,7 +34,7 @@ def layer_faults(
         try:
             kind = standard.known_type(spec)
             if kind is not None:
-                check_form(spec, kind)
+                check_counts(spec, kind)
                 for message, declared in kind.messages.items():
                     spec.read(message, declared)
             elif spec.type != "Python":

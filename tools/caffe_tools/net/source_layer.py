@@ -15,7 +15,7 @@ from caffe_tools.net.blob import Blob
 from caffe_tools.net.layer import EmbeddedLayer
 from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.standard.data.input import Source
-from caffe_tools.standard.layer import check_form
+from caffe_tools.standard.form import check_counts
 
 
 class SourceLayer(EmbeddedLayer):
@@ -31,7 +31,7 @@ class SourceLayer(EmbeddedLayer):
     ) -> None:
         self.spec, self.type = spec, spec.type
         self._given_shapes = shapes
-        check_form(spec, kind)
+        check_counts(spec, kind)
         # such a layer asks its host for nothing
         self.sources: list[Source] = kind.function(standard.Layer(spec, kind, self, directory))  # type: ignore[arg-type]
         for source in self.sources:

@@ -5,6 +5,7 @@ Source: Caffe src/caffe/proto/caffe.proto (``LayerParameter``, ``ParamSpec``, ``
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -68,6 +69,8 @@ class LayerSpec:
     params: list[ParamSpec] = field(default_factory=list)
     propagate_down: list[bool] = field(default_factory=list)
     message: Message = field(default_factory=Message)
+    said: set[str] = field(default_factory=set, repr=False, compare=False)
+    """The notes on this layer."""
 
     @property
     def position(self) -> Position | None:
@@ -90,6 +93,12 @@ class LayerSpec:
         """A NetError that says where the layer (or that field of it) stands, and which it is."""
         position = self.message.position_of(field_name) if field_name else None
         return NetError(f"{position}: {self}: {text}" if position else f"{self.place}: {text}")
+
+    def note(self, text: str, field_name: str | None = None) -> None:
+        """Warn of what does not stop the layer, with its place as in ``error``; the same text once alone."""
+        if text not in self.said:
+            self.said.add(text)
+            warnings.warn(str(self.error(text, field_name)), stacklevel=2)
 
     def param(self, index: int) -> ParamSpec:
         return self.params[index] if index < len(self.params) else ParamSpec()

@@ -4,7 +4,19 @@ Source: Caffe src/caffe/proto/caffe.proto (``FillerParameter``, ``BlobShape``, `
 ``TransformationParameter``, ``PythonParameter``, the ``Engine`` enums).
 """
 
-from caffe_tools.prototxt.fields import Bool, Enum, Field, Float, Int, OptionalEnum, Repeated, String, Submessage, UInt
+from caffe_tools.prototxt.fields import (
+    Bool,
+    Enum,
+    Field,
+    Float,
+    Int,
+    OptionalEnum,
+    Repeated,
+    String,
+    Submessage,
+    UInt,
+    Unread,
+)
 
 ENGINE = Enum("DEFAULT", "CAFFE", "CUDNN")
 
@@ -37,6 +49,11 @@ TRANSFORM_PARAM = {
     "mean_value": Repeated(Float()),
     "force_color": Bool(False),
     "force_gray": Bool(False),
+    # the SSD fork, and NVIDIA's
+    **dict.fromkeys(("resize_param", "noise_param", "distort_param", "expand_param", "emit_constraint"), Unread()),
+    "crop_h": UInt(0),
+    "crop_w": UInt(0),
+    "use_gpu_transform": Bool(False),
 }
 """What Caffe does to an image before it is a blob."""
 

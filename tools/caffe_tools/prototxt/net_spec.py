@@ -5,16 +5,18 @@ Source: Caffe src/caffe/net.cpp (``FilterNet``, ``StateMeetsRule``, ``Init``).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from caffe_tools.errors import NetError, nearest, raise_all
+from caffe_tools.errors import NetError, nearest, raise_all, some_of
 from caffe_tools.prototxt import fields
 from caffe_tools.prototxt.fields import Bool, Int, OptionalEnum, Repeated, String, Submessage
 from caffe_tools.prototxt.layer_spec import LAYER, PHASES, LayerSpec, ParamSpec
 from caffe_tools.prototxt.message import Message
 from caffe_tools.prototxt.rules import NetState, how_to_take, takes_part
 from caffe_tools.prototxt.splits import insert_splits
+from caffe_tools.prototxt.unread import NET_FIELDS
 from caffe_tools.prototxt.upgrade import upgrade
 
 NET_STATE = {"phase": OptionalEnum(*PHASES), "level": Int(0), "stage": Repeated(String())}
@@ -34,19 +36,22 @@ class NetSpec:
         return replace(self, layers=insert_splits(self.layers))
 
 
-def read_net(message: Message, phase: str | None = None, level: int = 0, stages: Sequence[str] = ()) -> NetSpec:
+def read_net(
+    message: Message, phase: str | None = None, level: int = 0, stages: Sequence[str] = (), to: Sequence[str] = ()
+) -> NetSpec:
     """The layers of ``message`` (of any era) that take part in ``phase``, at ``level`` with ``stages``.
 
     Where ``phase`` is None the phase and level of the prototxt's own ``state`` count, and TEST where it has none; its
-    stages always do. Raises NetError for rules that contradict each other and for blobs that do not connect.
+    stages always do. Layers that the blobs ``to`` do not need are left out. Raises NetError for rules that contradict
+    each other and for blobs that do not connect.
     """
-    net, faults = survey(message, phase, level, stages)
+    net, faults = survey(message, phase, level, stages, to)
     raise_all(faults)
     return net.with_splits()
 
 
 def survey(
-    message: Message, phase: str | None = None, level: int = 0, stages: Sequence[str] = ()
+    message: Message, phase: str | None = None, level: int = 0, stages: Sequence[str] = (), to: Sequence[str] = ()
 ) -> tuple[NetSpec, list[NetError]]:
     """As ``read_net``, but without Split layers, and with all that is wrong with its layers and their connections."""
     message = upgrade(message)
@@ -59,7 +64,7 @@ def survey(
     state = NetState(phase, level, [*net.state.stage, *stages])
     layers: list[LayerSpec] = []
     left_out: list[tuple[LayerSpec, fields.Values]] = []
-    faults: list[NetError] = []
+    faults = _field_faults(message)
     for layer in message.messages("layer"):
         try:
             spec, rules = _read_layer(layer, phase)
@@ -74,6 +79,7 @@ def survey(
         if not layers:
             raise NetError(_no_layers(state, left_out))
         faults = [*_name_faults(layers), *_connection_faults(layers, left_out, state)]
+        layers = _needed(layers, to) if to and not faults else layers
     return NetSpec(net.name, phase, net.force_backward, layers), faults
 
 
@@ -81,6 +87,21 @@ def _no_layers(state: NetState, left_out: Sequence[tuple[LayerSpec, fields.Value
     text = f"the net has no layer in phase {state.phase}"
     text += f" with stages {list(state.stages)}" if state.stages else ""
     return text + (f": {left_out[0][0]} is there {how_to_take(left_out[0][1], state)}" if left_out else "")
+
+
+def _field_faults(message: Message) -> list[NetError]:
+    """What is said of the net's fields that no Caffe knows; a note on those that change nothing."""
+    faults = []
+    for name in message.names():
+        place = message.position_of(name)
+        where = f"{place}: the net" if place else "the net"
+        if name in NET_FIELDS:
+            warnings.warn(f"{where}: {name} changes nothing: {NET_FIELDS[name]}", stacklevel=3)
+        elif name not in NET and name != "layer" and "layer" in message:  # without layers it may be a solver
+            known = [*NET, *NET_FIELDS, "input", "input_shape", "input_dim", "layer"]
+            hint = nearest(name, known) or "no Caffe that is covered here knows it"
+            faults.append(NetError(f"{where} has no field {name!r}: {hint}"))
+    return faults
 
 
 def _read_layer(message: Message, phase: str) -> tuple[LayerSpec, fields.Values]:
@@ -153,3 +174,17 @@ def _unknown_bottom(
             return f"blob {bottom!r} is made by layer {spec.name!r} {how_to_take(rules, state)}"
     hint = nearest(bottom, available)
     return f"unknown bottom blob {bottom!r}: no layer of this phase makes it" + (f", {hint}" if hint else "")
+
+
+def _needed(layers: Sequence[LayerSpec], to: Sequence[str]) -> list[LayerSpec]:
+    """The layers that make the blobs ``to``, their in-place layers among them, and those that these need."""
+    made = list(dict.fromkeys(top for layer in layers for top in layer.tops))
+    for name in to:
+        if name not in made:
+            raise NetError(f"the net has no blob {name!r}: {nearest(name, made) or f'it has {some_of(made)}'}")
+    needed, kept = set(to), []
+    for layer in reversed(layers):
+        if needed.intersection(layer.tops):
+            needed.update(layer.bottoms)
+            kept.append(layer)
+    return kept[::-1]

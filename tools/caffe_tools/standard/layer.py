@@ -11,15 +11,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from caffe_layers import params
-from caffe_tools.errors import GraphError, NetError, nearest
+from caffe_tools.errors import GraphError, NetError, some_of
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.dims import Dim
 from caffe_tools.prototxt import fields
 from caffe_tools.prototxt.fields import Field, Values
-from caffe_tools.prototxt.layer_spec import LAYER, LayerSpec
+from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.prototxt.messages import FILLER
-from caffe_tools.standard.registry import TAUGHT, TYPES, LayerType
+from caffe_tools.standard.form import check_counts
+from caffe_tools.standard.registry import LayerType
 
 
 class Host(Protocol):
@@ -177,26 +178,14 @@ class Layer:
     def error(self, text: str, field_name: str | None = None) -> NetError:
         return self.spec.error(text, field_name)
 
-
-def check_form(spec: LayerSpec, kind: LayerType) -> None:
-    """NetError where the layer has too few or too many bottoms or tops, or a field that looks like a slip of the pen.
-
-    Other fields that no Caffe knows are those of a fork, and let pass.
-    """
-    known = {name for type_ in (*TYPES.values(), *TAUGHT.values(), kind) for name in type_.messages} | set(LAYER)
-    for name in spec.message.names():
-        hint = nearest(name, [*kind.messages, *LAYER], cutoff=0.85)
-        if name not in known and hint:
-            raise spec.error(f"it has no field {name!r}: {hint}", name)
-    for what, have, (least, most) in (("bottom", len(spec.bottoms), kind.bottoms), ("top", len(spec.tops), kind.tops)):
-        if have < least or (most is not None and have > most):
-            wanted = f"at least {least}" if most is None else str(least) if least == most else f"{least} to {most}"
-            raise spec.error(f"it has {have} {what} blobs, but takes {wanted}")
+    def note(self, text: str, field_name: str | None = None) -> None:
+        """Say, once for each layer, what the user should know of it."""
+        self.spec.note(text, field_name)
 
 
 def build(op: Builder, layer: Layer, bottoms: Sequence[ir.Value]) -> tuple[ir.Value, ...]:
     """The tops of ``layer`` over ``bottoms``, appended to ``op``'s graph."""
-    check_form(layer.spec, layer.type)
+    check_counts(layer.spec, layer.type)
     layer.learnable_count = 0
     with op.layer(layer.name):
         try:
@@ -232,7 +221,7 @@ FLT_MAX = float(np.finfo(np.float32).max)
 def param_values(layer: Layer, kinds: Mapping[str, Callable[[Any], bool]]) -> dict[str, Any]:
     """The values that ``param_str`` gives; NetError where one of ``kinds`` (key → test) is not of its kind.
 
-    Keys that ``kinds`` does not name pass: the layers in the wild ignore what they do not know.
+    Keys that ``kinds`` does not name are named in a note: the layers in the wild ignore what they do not know.
     """
     try:
         values = params.parse(layer.python_param.param_str)
@@ -241,4 +230,6 @@ def param_values(layer: Layer, kinds: Mapping[str, Callable[[Any], bool]]) -> di
     for key, is_right in kinds.items():
         if key in values and not is_right(values[key]):
             raise layer.error(f"param_str: {key} is {values[key]!r}, which is not what it takes", "python_param")
+    if unread := [str(key) for key in values if key not in kinds]:
+        layer.note(f"param_str: {some_of(unread)}: the layer does not read that, and nothing changes", "python_param")
     return values

@@ -7,6 +7,7 @@ src/caffe/util/upgrade_proto.cpp (``UpgradeSolverType``, ``UpgradeSnapshotPrefix
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -156,6 +157,10 @@ class SolverSpec(SolverParameter):
             raise self.error("snapshot_format", "snapshots in HDF5 are not covered: give snapshot_format: BINARYPROTO")
         if (kind := self.eval_type) != "classification":
             raise self.error("eval_type", f"eval_type {kind!r} is not covered: tests show the means of the outputs")
+
+        for name, text in (("snapshot_diff", "snapshots hold no diffs"), ("debug_info", "nothing more is printed")):
+            if getattr(self, name):
+                warnings.warn(str(self.error(name, f"{name} changes nothing here: {text}")), stacklevel=3)
 
     def _prefix(self) -> str:
         if self.snapshot_prefix is None:

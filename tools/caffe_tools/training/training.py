@@ -10,6 +10,7 @@ Source: Caffe src/caffe/solver.cpp (``Init``, ``Step``, ``Solve``, ``Test``).
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from caffe_tools.errors import SolverError
 from caffe_tools.net.net import Net
+from caffe_tools.net.weights import Loaded, WeightsWarning
 from caffe_tools.training.engines import ENGINES
 from caffe_tools.training.events import Evaluation, Event, Iteration, Output, Snapshotted
 from caffe_tools.training.run import Run
@@ -48,10 +50,15 @@ class Training(Run):
         self._engine = ENGINES[engine](self.net)
         self._stop_requested = False
 
-    def copy_from(self, path: str | os.PathLike) -> None:
-        """Start from the weights of a .caffemodel, where the layers' names agree."""
-        for net in (self.net, *self.test_nets):
-            net.copy_from(path)
+    def copy_from(self, path: str | os.PathLike) -> Loaded:
+        """Start from the weights of a .caffemodel, where the layers' names agree; what became of them in the training
+        net, as ``Net.copy_from`` says it."""
+        loaded = self.net.copy_from(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", WeightsWarning)  # test nets share what the training net has
+            for net in self.test_nets:
+                net.copy_from(path)
+        return loaded
 
     def snapshot(self) -> Path:
         """Write a snapshot; the path of its .solverstate."""

@@ -7,6 +7,9 @@ import pytest
 
 import box_oracle
 from caffe_tools.errors import NetError
+from caffe_tools.files import load_arrays
+from caffe_tools.net.inputs import feed
+from caffe_tools.net.net import Net
 from caffe_tools.standard.detection.proposal import make_anchors
 from one_layer import diffs_of, exported_tops, net_over, top_of
 
@@ -100,6 +103,27 @@ def test_the_python_layer_takes_its_scales_and_the_sizes_that_its_config_would_h
     assert len(rois) == 5
 
 
+def test_the_python_layer_takes_the_ratios_that_pvanets_reads():
+    bottoms = drawn(0, anchors=8)
+    text = "{feat_stride: 16, ratios: [0.333, 0.667, 1.5, 3], scales: [4, 8]}"
+    rois, _ = caffe(bottoms, make_anchors(16, (0.333, 0.667, 1.5, 3), (4, 8), np.round))
+    np.testing.assert_allclose(top_of("Python", bottoms, python_layer(text)), rois, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["proposal_ratios", "proposal_seven_ratios"])
+def test_the_rois_of_other_ratios_are_those_of_pvanets_layer(name, shared):
+    folder = shared / "field" / ("silent" if name == "proposal_ratios" else "refused")
+    net = Net(folder / f"{name}.prototxt", "TEST")
+    feed(net, load_arrays(folder / f"{name}.npz"), name)
+    right = load_arrays(folder / f"{name}_right.npz")["data/rois"]
+    np.testing.assert_allclose(net.forward()["rois"], right, rtol=1e-5, atol=1e-4)
+
+
+def test_a_key_that_the_python_layer_does_not_read_is_named():
+    with pytest.warns(UserWarning, match="param_str: 'base_size': the layer does not read that"):
+        top_of("Python", drawn(0), python_layer("{feat_stride: 16, base_size: 8}"))
+
+
 def test_in_training_the_python_layer_keeps_2000():
     bottoms = drawn(0, size=(24, 24))
     bottoms["deltas"] *= 0.1
@@ -150,6 +174,7 @@ def test_no_gradient_passes():
         ("Python", python_layer("{feat_stride: 16"), "param_str, character"),
         ("Python", python_layer("'feat_stride': '16'"), "feat_stride is '16'"),
         ("Python", python_layer("{feat_stride: 16, scales: 8}"), "scales is 8"),
+        ("Python", python_layer("{feat_stride: 16, ratios: [0]}"), r"ratios is \[0\]"),
         ("Python", python_layer("{feat_stride: 16, scales: [8]}"), "3 anchors need N×6×H×W"),
         ("Proposal", "proposal_param { ratio: 1 }", "'scores' has the shape 1×18×7×9, but 3 anchors need"),
         ("Proposal", "proposal_param { scale: -1 }", "must be positive"),

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from caffe_tools.errors import nearest
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt import fields
-from caffe_tools.prototxt.fields import Bool, Enum, Float, String, UInt, Values
+from caffe_tools.prototxt.fields import Bool, Enum, Float, Repeated, String, UInt, Unread, Values
 from caffe_tools.prototxt.messages import TRANSFORM_PARAM
 from caffe_tools.standard.data.input import Source, transform_of
 from caffe_tools.standard.layer import Layer
@@ -29,6 +30,7 @@ DATA_PARAM = {
     "force_encoded_color": Bool(False),
     "prefetch": UInt(4),
 }
+ANNOTATED_DATA_PARAM = {"batch_sampler": Repeated(Unread()), "label_map_file": String(), "anno_type": Unread()}
 LISTED_FILES = {"source": String(), "root_folder": String("")}
 SIZE = {"height": UInt(0), "width": UInt(0)}
 
@@ -37,8 +39,14 @@ reads_images = partial(layer_type, bottoms=0, is_source=True, transform_param=TR
 
 
 def _read(layer: Layer, name: str) -> Values:
-    """A message of a data layer; forks have more fields in it, which do not matter here."""
+    """A message of a data layer; forks have more fields in it. They say how data is made, which is fed here."""
     found = layer.spec.message.messages(name)
+    declared = layer.type.messages[name]
+    for field in found[0].names() if found else ():
+        if field not in declared:
+            if hint := nearest(field, declared, cutoff=0.8):
+                raise layer.error(f"{name} has no field {field!r}: {hint}", name)
+            layer.note(f"{name}: {field} changes nothing: it says how data is made, which is fed here", name)
     return fields.read(
         found[0] if found else None, layer.type.messages[name], f"{layer.spec}: {name}", ignore_unknown=True
     )
@@ -55,8 +63,8 @@ def _images(layer: Layer, batch: int, channels: int, size: tuple[int, int] | Non
     transform = _read(layer, "transform_param")
     if transform.force_color and transform.force_gray:
         raise layer.error("give force_color or force_gray, not both")
-    if transform.crop_size:
-        size = (transform.crop_size, transform.crop_size)
+    if transform.crop_size or (transform.crop_h and transform.crop_w):
+        size = (transform.crop_h or transform.crop_size, transform.crop_w or transform.crop_size)
     channels = 3 if transform.force_color else 1 if transform.force_gray else channels
     images = Source((batch, channels, *size) if size else None, transform=transform_of(layer))
     return [images, Source((batch,))][: layer.top_count]
@@ -72,7 +80,7 @@ def data(layer: Layer) -> list[Source]:
     return _images(layer, _batch_size(layer, _read(layer, "data_param")), 3, None)
 
 
-@reads_images("AnnotatedData", tops=(1, 2), data_param=DATA_PARAM, annotated_data_param={})
+@reads_images("AnnotatedData", tops=(1, 2), data_param=DATA_PARAM, annotated_data_param=ANNOTATED_DATA_PARAM)
 def annotated_data(layer: Layer) -> list[Source]:
     """Images of a database, resized as transform_param's resize_param says, and 1 × 1 × boxes × 8 for the boxes in them
     (image, label, instance, xmin, ymin, xmax, ymax, difficult); inputs here.
@@ -84,6 +92,7 @@ def annotated_data(layer: Layer) -> list[Source]:
     p = fields.read(resized[0] if resized else None, SIZE, f"{layer.spec}: resize_param", ignore_unknown=True)
     size = (p.height, p.width) if p.height and p.width else None
     images, *_ = _images(layer, _batch_size(layer, _read(layer, "data_param")), 3, size)
+    _read(layer, "annotated_data_param")
     return [images, Source(None)][: layer.top_count]
 
 
@@ -151,6 +160,9 @@ def memory_data(layer: Layer) -> list[Source]:
 )
 def hdf5_data(layer: Layer) -> list[Source]:
     """The arrays of HDF5 files, one top for each; inputs here, which must be given shapes: only the files know them."""
+    if "transform_param" in layer.spec.message:
+        raise layer.error("it does not transform data: it takes no transform_param", "transform_param")
+    _read(layer, "hdf5_data_param")
     return [Source(None) for _ in range(layer.top_count)]
 
 

@@ -86,19 +86,20 @@ def proposal_layer(
 ) -> tuple[ir.Value, ...]:
     """R × 5 rows (image, x1, y1, x2, y2), and their scores (R × 1), as of the C++ layer Proposal.
 
-    ``param_str`` gives ``feat_stride`` and maybe ``scales`` (8, 16, 32). Boxes that are too small are dropped. What
+    ``param_str`` gives ``feat_stride`` and maybe ``scales`` (8, 16, 32) and, as in PVANet's repository, ``ratios``
+    (0.5, 1, 2), height over width. Boxes that are too small are dropped. What
     py-faster-rcnn reads from its own config is taken to be its default, in TRAIN 12000 boxes before NMS and 2000 after
     it, in TEST 6000 and 300, NMS at 0.7, least size 16; ``param_str`` may give another RPN_PRE_NMS_TOP_N,
     RPN_POST_NMS_TOP_N, RPN_NMS_THRESH or RPN_MIN_SIZE, which the original ignores.
     """
     numbers = ("feat_stride", "RPN_PRE_NMS_TOP_N", "RPN_POST_NMS_TOP_N", "RPN_NMS_THRESH", "RPN_MIN_SIZE")
-    values = param_values(layer, {**dict.fromkeys(numbers, _is_number), "scales": _are_scales})
+    values = param_values(layer, {**dict.fromkeys(numbers, _is_number), "scales": _are_scales, "ratios": _are_scales})
     if not values.get("feat_stride"):
         raise layer.error("param_str must give a positive feat_stride: \"'feat_stride': 16\"", "python_param")
     before, after = (12000, 2000) if layer.phase == "TRAIN" else (6000, 300)
     settings = Settings(
         stride=values["feat_stride"],
-        anchors=make_anchors(16, RATIOS, values.get("scales", SCALES), np.round),
+        anchors=make_anchors(16, values.get("ratios", RATIOS), values.get("scales", SCALES), np.round),
         before_nms=int(values.get("RPN_PRE_NMS_TOP_N", before)),
         after_nms=int(values.get("RPN_POST_NMS_TOP_N", after)),
         overlap=values.get("RPN_NMS_THRESH", 0.7),

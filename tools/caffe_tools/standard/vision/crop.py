@@ -35,6 +35,11 @@ def crop(op: Builder, layer: Layer, x: ir.Value, reference: ir.Value) -> ir.Valu
                 f"axis {axis} of bottom {layer.spec.bottoms[0]!r} has {have} elements, too few for an offset of"
                 f" {offset} and {want} elements of bottom {layer.spec.bottoms[1]!r}"
             )
+    if not p.offset and shape[start:] != wanted[start:]:
+        layer.note(
+            "it gives no offset: 0 is taken, as in BVLC's Caffe;"
+            " the forks of FCN, HED, CRF-RNN and DeepSkeleton compute one"
+        )
     y = op.Slice(x, offsets, op.Add(op.dims(reference, axes), offsets), axes)
     y.shape = ir.Shape([*shape[:start], *wanted[start:]])
     return y
