@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from caffe_tools.check.compare import CheckResult, Difference
-    from caffe_tools.check.gradcheck import GradientRow
     from caffe_tools.net.net import Net
 
 PIPE_WIDTH = 120
@@ -134,18 +133,7 @@ def print_export(model: ir.Model, path: str) -> None:
     make_console().print(table)
 
 
-def print_gradcheck(layer: str, rows: Sequence[GradientRow]) -> None:
-    """For each bottom the element whose gradient is furthest off."""
-    title = f"{layer}: backward against central differences (float64)"
-    table = new_table(title, ("blob", "shape", "worst at", "backward", "central difference", "relative diff.", ""))
-    for row in rows:
-        numbers = (f"{row.backward:.9g}", f"{row.difference:.9g}", f"{row.relative:.1e}")
-        verdict = Text(_outcome(row), style=GOOD if row.agrees else WRONG)
-        table.add_row(row.blob, _dims(row.shape), ",".join(map(str, row.where)), *numbers, verdict)
-    make_console().print(table)
-
-
-def _outcome(row: Difference | GradientRow) -> str:
+def _outcome(row: Difference) -> str:
     if row.agrees:
         return "agrees"
     return f"DIFFERS: {row.note}" if row.note else "DIFFERS"

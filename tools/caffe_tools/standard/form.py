@@ -30,6 +30,8 @@ def field_faults(layers: Sequence[LayerSpec]) -> list[NetError]:
     unread: dict[tuple[str, str], list[LayerSpec]] = {}
     for spec in layers:
         kind = known_type(spec)
+        if kind is None and spec.type != "Python":
+            continue  # its type is refused, with whatever it reads
         own = set(LAYER) | ({"python_param"} if spec.type == "Python" else set()) | set(kind.messages if kind else ())
         for name in spec.message.names():
             if name in own:
