@@ -9,23 +9,35 @@ later readers send back goes to the blob as it was, and not through the layer in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import onnx_ir as ir
 
 from caffe_tools.errors import ExportError
+from caffe_tools.export.options import ExportOptions
+from caffe_tools.graph.builder import Builder
 from caffe_tools.net.keys import part_of
 from caffe_tools.net.layer import PlacedLayer
 from caffe_tools.standard import Sharing
 
-if TYPE_CHECKING:
-    from caffe_tools.export.forward_graph import ForwardGraph
+
+class Graph(Protocol):
+    """The graph of a net, as far as it is built (``forward_graph.py``)."""
+
+    op: Builder
+    options: ExportOptions
+    current: dict[str, ir.Value]
+    results: dict[str, list[ir.Value]]
+
+    def update_of(self, name: str, value: ir.Value) -> None: ...
+
+    def blob(self, top: str) -> str: ...
 
 
 class SharedMemory:
     """Which blobs of the net that ``graph`` builds share memory, and the learnable blobs among them."""
 
-    def __init__(self, graph: ForwardGraph) -> None:
+    def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._groups: dict[str, set[str]] = {}
         """Blob → the blobs of its memory."""
@@ -77,8 +89,9 @@ class SharedMemory:
         readers = self._readers.get(blob, [])
         if readers and self._graph.options.training:
             raise ExportError(
-                f"{readers[0].spec.place} has read blob {self._graph.blob(blob)!r} when {placed.spec.place} changes it in"
-                " place (they share memory in Caffe): its backward would read the changed numbers, which no graph does;"
+                f"{readers[0].spec.place} has read blob {self._graph.blob(blob)!r} when {placed.spec.place} changes it"
+                " in place (they share memory in Caffe): its backward would read the changed numbers, which no graph"
+                " does;"
                 f" give the top of {placed.name!r} another name"
             )
 

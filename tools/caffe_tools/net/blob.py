@@ -1,6 +1,7 @@
 """A Caffe blob as pycaffe shows it: ``data`` and ``diff`` of one shape.
 
-Source: Caffe include/caffe/blob.hpp, src/caffe/blob.cpp (``Reshape``, ``ShareData``), python/caffe/_caffe.cpp (``Blob_Reshape``).
+Source: Caffe src/caffe/blob.cpp (``Reshape``, ``ShareData``, ``ShareDiff``), python/caffe/_caffe.cpp
+(``Blob_Reshape``).
 """
 
 from __future__ import annotations
