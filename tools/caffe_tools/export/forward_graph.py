@@ -12,6 +12,7 @@ from caffe_tools.errors import ExportError, nearest
 from caffe_tools.export.fold import fold as folding
 from caffe_tools.export.functions import LayerFunction
 from caffe_tools.export.options import ExportOptions
+from caffe_tools.export.shared_memory import SharedMemory
 from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.dims import Dim
 from caffe_tools.net.keys import DATA, PARAM_AFTER, layer_of, part_of
@@ -59,6 +60,7 @@ class ForwardGraph:
         """``layer/0`` → the parameter that it shares."""
         self.functions: dict[str, LayerFunction] = {}
         self._updates: dict[str, ir.Value] = {}
+        self._memory = SharedMemory(self)
         self.bars: dict[ir.Value, ir.Value] = {}
         """Copies of values, which no gradient passes → the values."""
         self._owners: dict[int, str] = {}
@@ -83,6 +85,7 @@ class ForwardGraph:
         bottoms = [self.current[bottom] for bottom in spec.bottoms]
         bottoms = [self._barred(bottoms[i]) if asked and not asked[i] else bottoms[i] for i in range(len(bottoms))]
         tops: Sequence[ir.Value]
+        sharing = None
         if isinstance(layer, SourceLayer):
             tops = self._fed(placed)
         elif isinstance(layer, PythonLayer) and (hasattr(layer.instance, "onnx") or kind is None):
@@ -93,6 +96,7 @@ class ForwardGraph:
             directory = layer.layer.directory if isinstance(layer, StandardLayer) else ""
             described = standard.Layer(built, kind, self, directory)
             tops = standard.build(self.op, described, bottoms)
+            sharing = described.sharing
         for name, value in zip(spec.tops, tops, strict=True):
             if name not in self._split_from:
                 if self.options.all_blobs and any(value in results for results in self.results.values()):
@@ -102,6 +106,7 @@ class ForwardGraph:
                 if value not in results:
                     results.append(value)
             self.current[name] = value
+        self._memory.follow(placed, sharing)
 
     def _barred(self, value: ir.Value) -> ir.Value:
         """The same value, which no gradient passes."""
@@ -180,7 +185,11 @@ class ForwardGraph:
         return self._barred(self.parameters[owner]) if is_barred else self.parameters[owner]
 
     def update(self, index: int, value: ir.Value) -> None:
-        self._updates[part_of(self._placed.name, index)] = value
+        self.update_of(part_of(self._placed.name, index), value)
+
+    def update_of(self, name: str, value: ir.Value) -> None:
+        """The forward pass leaves ``value`` in learnable blob ``name``."""
+        self._updates[name] = value
 
     def random_uniform(self, like: ir.Value) -> ir.Value:
         if not self.options.random_inputs:

@@ -1,12 +1,14 @@
 """A Caffe blob as pycaffe shows it: ``data`` and ``diff`` of one shape.
 
-Source: Caffe include/caffe/blob.hpp, python/caffe/_caffe.cpp (``Blob_Reshape``).
+Source: Caffe src/caffe/blob.cpp (``Reshape``, ``ShareData``, ``ShareDiff``), python/caffe/_caffe.cpp
+(``Blob_Reshape``).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 
@@ -16,28 +18,70 @@ from caffe_tools.errors import NetError
 class Blob:
     """Two arrays of one shape: ``data`` (the values) and ``diff`` (the gradient of the loss by them).
 
+    Each is a view of memory that may be larger than the blob, since it is kept while the blob shrinks and grows, and
+    that other blobs may share. As in pycaffe, the arrays cannot be replaced: write ``blob.data[...] = values``.
     Caffe's blobs are float32; ``dtype=numpy.float64`` serves gradient checks of Python layers.
     """
 
     def __init__(self, shape: Sequence[int] = (), dtype: np.typing.DTypeLike = np.float32) -> None:
         self.dtype = np.dtype(dtype)
-        self.data = np.zeros(0, self.dtype)
-        self.diff = np.zeros(0, self.dtype)
+        self._memory = {"data": np.zeros(0, self.dtype), "diff": np.zeros(0, self.dtype)}
+        """The flat arrays that ``data`` and ``diff`` are views of."""
+        self._views = dict(self._memory)
         self.reshape(*shape)
 
+    @property
+    def data(self) -> np.ndarray:
+        return self._views["data"]
+
+    @data.setter
+    def data(self, value: object) -> NoReturn:
+        raise _no_setter("data")
+
+    @property
+    def diff(self) -> np.ndarray:
+        return self._views["diff"]
+
+    @diff.setter
+    def diff(self, value: object) -> NoReturn:
+        raise _no_setter("diff")
+
     def reshape(self, *shape: int) -> None:
-        """Take another shape. The values are kept where the count stays the same, and are zero otherwise."""
+        """Take another shape. Only a blob that outgrows its memory gets a new one, of zeros."""
         shape = tuple(int(dim) for dim in shape)
         if any(dim < 0 for dim in shape):
             raise NetError(f"a blob cannot have the shape {shape}: every dim must be 0 or more")
-        if shape == self.data.shape:
+        if shape == self._views["data"].shape == self._views["diff"].shape:
             return
-        if math.prod(shape) == self.data.size:
-            self.data = self.data.reshape(shape)
-            self.diff = self.diff.reshape(shape)
-        else:
-            self.data = np.zeros(shape, self.dtype)
-            self.diff = np.zeros(shape, self.dtype)
+        count = math.prod(shape)
+        for part, memory in self._memory.items():
+            if count > memory.size:
+                self._memory[part] = np.zeros(count, self.dtype)
+            self._views[part] = self._memory[part][:count].reshape(shape)
+
+    # Memory in common ------------------------------------------------------------------------------------------------
+
+    def share_data(self, other: Blob) -> None:
+        """Hold the data in the other blob's memory from now on (Caffe's ``ShareData``); the counts must agree."""
+        self._share("data", other)
+
+    def share_diff(self, other: Blob) -> None:
+        """As ``share_data``, for the diff."""
+        self._share("diff", other)
+
+    def _share(self, part: str, other: Blob) -> None:
+        memory = other._memory[part]
+        if self._memory[part] is not memory:
+            self._memory[part] = memory
+            self._views[part] = memory[: self.count].reshape(self.shape)
+
+    def adopt(self, array: np.ndarray) -> None:
+        """Hold ``array`` itself as data, in its shape: weights that were read need not be copied."""
+        self._memory["data"] = flat = array.reshape(-1)
+        self._views["data"] = flat.reshape(array.shape)
+        self.reshape(*array.shape)
+
+    # What it looks like ----------------------------------------------------------------------------------------------
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,6 +108,10 @@ class Blob:
 
     def __repr__(self) -> str:
         return f"Blob{self.shape}"
+
+
+def _no_setter(part: str) -> AttributeError:
+    return AttributeError(f"blob.{part} has no setter, as in pycaffe: write blob.{part}[...] = values")
 
 
 def memory_of(array: np.ndarray) -> int:

@@ -57,7 +57,8 @@ def _share(layer: EmbeddedLayer, index: int, owner: EmbeddedLayer, owner_index: 
     if mine.shape == theirs.shape:
         layer.blobs[index] = theirs
     else:
-        mine.data, mine.diff = theirs.data.reshape(mine.shape), theirs.diff.reshape(mine.shape)
+        mine.share_data(theirs)
+        mine.share_diff(theirs)
 
 
 def load(layers: Sequence[EmbeddedLayer], stored: Stored, path: str | os.PathLike, given: set[int]) -> Loaded:
@@ -127,7 +128,7 @@ def share_with(layers: Sequence[EmbeddedLayer], theirs: Mapping[str, Sequence[Bl
         if mine != wanted:
             raise layer.spec.error(f"its learnable blobs have the shapes {mine}, but those of the other net {wanted}")
         for blob, other in zip(layer.blobs, others, strict=True):
-            blob.data = other.data
+            blob.share_data(other)
 
 
 def save(layers: Sequence[EmbeddedLayer], path: str | os.PathLike, name: str) -> None:

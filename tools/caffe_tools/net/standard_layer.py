@@ -14,9 +14,10 @@ from caffe_tools.net.blob import Blob
 from caffe_tools.net.keys import part_of
 from caffe_tools.net.layer_graph import LayerGraph, Shape
 from caffe_tools.net.learnable import adopted
+from caffe_tools.net.shared_memory import share_backward, share_forward
 from caffe_tools.prototxt.fields import Values
 from caffe_tools.prototxt.layer_spec import LayerSpec
-from caffe_tools.standard import Layer, LayerType
+from caffe_tools.standard import Layer, LayerType, Sharing
 
 
 class StandardLayer:
@@ -82,6 +83,9 @@ class StandardLayer:
             self._states_before = self.states
         for top, shape in zip(tops, self._top_shapes, strict=True):
             top.reshape(*shape)
+        if self.layer.sharing is Sharing.ALWAYS:
+            tops[0].share_data(bottoms[0])
+            tops[0].share_diff(bottoms[0])
 
     def _build(self, shapes: Sequence[Shape]) -> LayerGraph:
         return LayerGraph(self._describe, shapes, self._expect_blob)
@@ -94,7 +98,7 @@ class StandardLayer:
             if found is None:
                 blob.data[...] = fillers.fill(shape, filler, self._random, self.spec.place)
             else:
-                blob.data = found
+                blob.adopt(found)
             self.blobs.append(blob)
         elif self.blobs[index].shape != shape:
             raise self.spec.error(
@@ -126,7 +130,14 @@ class StandardLayer:
         }
         self._states_before = self.states
         self.draw()
+        self.compute(bottoms, tops)
+
+    def compute(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
+        """Write the data of the tops, with the random numbers and states that are there."""
         if not tops:
+            return
+        if self.layer.sharing is not None:
+            share_forward(self.layer.sharing, bottoms, tops, self.blobs)
             return
         if self._forward is None:
             self._forward = self._graph.forward_session()
@@ -158,6 +169,10 @@ class StandardLayer:
         self, tops: Sequence[Blob], propagate_down: Sequence[bool], bottoms: Sequence[Blob], learn: Sequence[bool]
     ) -> None:
         """Write the diffs of the bottoms chosen by ``propagate_down``, add to those of the blobs that ``learn``."""
+        if self.layer.sharing is not None:
+            if all(propagate_down):
+                share_backward(self.layer.sharing, tops, bottoms)
+            return
         key = (tuple(propagate_down), tuple(learn))
         if key not in self._backward:
             self._backward[key] = self._build(self._shapes or []).backward_session(*key)
@@ -168,7 +183,7 @@ class StandardLayer:
                 bottom.diff[...] = results.get(f"bottom_diff{index}", 0)
         for index, blob in enumerate(self.blobs):
             if learn[index] and f"parameter_diff{index}" in results:
-                blob.diff += results[f"parameter_diff{index}"]
+                np.add(blob.diff, results[f"parameter_diff{index}"], out=blob.diff)
 
     def _run(
         self, session: onnxruntime.InferenceSession, bottoms: Sequence[Blob], tops: Sequence[Blob], what: str

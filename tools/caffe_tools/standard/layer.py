@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +41,16 @@ class Host(Protocol):
 DEFAULT_FILLER = fields.read(None, FILLER, "filler")
 
 
+class Sharing(Enum):
+    """How the tops of a layer hold their numbers in the memory of its bottom, as in Caffe: what changes the one in
+    place changes the other."""
+
+    ALWAYS = "data and diff, from reshape on"
+    IN_PASSES = "forward shares the data, backward the diff"
+    DATA = "forward shares the data; the diffs of the tops add up"
+    PARAMETER = "forward shares data and diff, with learnable blob 0"
+
+
 @dataclass
 class Layer:
     """What a layer type's function knows of the layer that it builds."""
@@ -51,6 +62,8 @@ class Layer:
     learnable_count: int = 0
     draws_random: bool = False
     statistics: set[int] = field(default_factory=set)
+    sharing: Sharing | None = None
+    """What the layer's function says of the memory of its tops, where they have none of their own."""
     label_ranges: dict[int, tuple[int, int | None]] = field(default_factory=dict)
     _messages: dict[str, Values] = field(default_factory=dict)
 

@@ -121,7 +121,8 @@ class _Graph:
             elif kind == PARAM_AFTER:
                 self._learnable[name].data[...] = result
             elif add_diffs:
-                self._learnable[name].diff += result
+                diff = self._learnable[name].diff
+                diff += result
         self._copy_to_splits()
 
     def _value(self, key: str, random: Arrays) -> np.ndarray:

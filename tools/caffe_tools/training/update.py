@@ -88,7 +88,7 @@ class Updater:
                 history = self.history[index :: len(self.blobs)]
                 local_rate = rate * np.float32(item.lr_mult)
                 gradient[...] = self._rule(solver, gradient, local_rate, history, self.iteration + 1)
-                item.blob.data -= gradient
+                np.subtract(item.blob.data, gradient, out=item.blob.data)
         self.iteration += 1
         return rate
 
@@ -107,12 +107,12 @@ def clip(blobs: Sequence[Learnable], limit: float) -> None:
     norm = np.sqrt(squares)
     if norm > limit:
         for item in blobs:
-            item.blob.diff *= np.float32(limit) / norm
+            np.multiply(item.blob.diff, np.float32(limit) / norm, out=item.blob.diff)
 
 
 def regularize(item: Learnable, solver: SolverSpec) -> None:
     """Add the gradient of the weight decay: d·w for L2, d·sign(w) for L1, with d = weight_decay · decay_mult."""
     decay = np.float32(solver.weight_decay) * np.float32(item.decay_mult)
     if decay:
-        weights = item.blob.data
-        item.blob.diff += decay * (weights if solver.regularization_type == "L2" else np.sign(weights))
+        weights, gradient = item.blob.data, item.blob.diff
+        gradient += decay * (weights if solver.regularization_type == "L2" else np.sign(weights))

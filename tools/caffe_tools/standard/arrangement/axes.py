@@ -11,7 +11,7 @@ from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Int, Repeated, Submessage, UInt
 from caffe_tools.prototxt.messages import SHAPE
-from caffe_tools.standard.layer import Layer, dims_text
+from caffe_tools.standard.layer import Layer, Sharing, dims_text
 from caffe_tools.standard.registry import layer_type
 
 
@@ -25,6 +25,7 @@ def flatten(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     # of no axes at all (end_axis next before axis) Caffe makes one of size 1
     merged = shape[first : last + 1]
     size = math.prod(merged) if all(isinstance(dim, int) for dim in merged) else -1
+    layer.sharing = Sharing.IN_PASSES
     return op.reshape(x, [*shape[:first], size, *shape[last + 1 :]])
 
 
@@ -49,6 +50,7 @@ def reshape(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     dims = [*source[:start], *middle, *source[end:]]
     if -1 not in dims and all(isinstance(d, int) for d in (*dims, *source)) and math.prod(dims) != math.prod(source):
         raise layer.error(f"cannot reshape {dims_text(source)} to {dims_text(dims)}: the counts do not match")
+    layer.sharing = Sharing.ALWAYS
     return op.reshape(x, dims)
 
 
@@ -59,4 +61,7 @@ def permute(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     if len(set(order)) != len(order) or any(axis >= rank for axis in order):
         raise layer.error(f"order {order} must name axes from 0 to {rank - 1}, each at most once", "permute_param")
     order += [axis for axis in range(rank) if axis not in order]
-    return x if order == list(range(rank)) else op.Transpose(x, perm=order)
+    if order == list(range(rank)):
+        layer.sharing = Sharing.IN_PASSES
+        return x
+    return op.Transpose(x, perm=order)

@@ -10,7 +10,7 @@ import numpy as np
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Int, Repeated, UInt
-from caffe_tools.standard.layer import Layer, dims_text
+from caffe_tools.standard.layer import Layer, Sharing, dims_text
 from caffe_tools.standard.registry import layer_type
 
 
@@ -28,7 +28,10 @@ def concat(op: Builder, layer: Layer, *bottoms: ir.Value) -> ir.Value:
                 f"bottom {name!r} has the shape {dims_text(shape)}, which differs from {dims_text(first)} of bottom"
                 f" {layer.spec.bottoms[0]!r} on another axis than {axis}"
             )
-    return bottoms[0] if len(bottoms) == 1 else op.Concat(*bottoms, axis=axis)
+    if len(bottoms) == 1:
+        layer.sharing = Sharing.ALWAYS
+        return bottoms[0]
+    return op.Concat(*bottoms, axis=axis)
 
 
 @layer_type(
@@ -54,12 +57,16 @@ def slice_(op: Builder, layer: Layer, x: ir.Value) -> ir.Value | tuple[ir.Value,
         if size % tops:
             raise layer.error(f"axis {axis} has {size} elements, which {tops} tops cannot share equally")
         lengths = np.full(tops, size // tops)
-    return x if tops == 1 else op.Split(x, lengths, axis=axis, outputs=tops)
+    if tops == 1:
+        layer.sharing = Sharing.ALWAYS
+        return x
+    return op.Split(x, lengths, axis=axis, outputs=tops)
 
 
 @layer_type("Split", tops=(1, None))
 def split(op: Builder, layer: Layer, x: ir.Value) -> tuple[ir.Value, ...]:
     """Every top is the bottom; the diffs of the tops add up."""
+    layer.sharing = Sharing.DATA
     return (x,) * layer.top_count
 
 

@@ -9,7 +9,7 @@ from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Submessage
 from caffe_tools.prototxt.messages import SHAPE
-from caffe_tools.standard.layer import Layer, dims_text
+from caffe_tools.standard.layer import Layer, Sharing, dims_text
 from caffe_tools.standard.registry import layer_type
 
 
@@ -19,5 +19,6 @@ def parameter(op: Builder, layer: Layer) -> ir.Value:
     shape = tuple(layer.parameter_param.shape.dim)
     if any(dim < 0 for dim in shape):
         raise layer.error(f"its shape {dims_text(shape)} has a negative dim")
+    layer.sharing = Sharing.PARAMETER
     # the blob and the top have names of their own
     return op.Identity(layer.parameter(shape))
