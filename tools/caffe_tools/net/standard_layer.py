@@ -121,11 +121,15 @@ class StandardLayer:
 
     def forward(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
         self._check_labels(bottoms)
+        self._states_before = self.states
+        self.draw()
+        self.forward_again(bottoms, tops)
+
+    def forward_again(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
+        """Forward with the random numbers of the last pass, and from the states that it began with."""
         self._kept_bottoms = {
             index: bottom.data.copy() for index, bottom in enumerate(bottoms) if any(bottom is top for top in tops)
         }
-        self._states_before = self.states
-        self.draw()
         if not tops:
             return
         if self._forward is None:
@@ -173,7 +177,8 @@ class StandardLayer:
     def _run(
         self, session: onnxruntime.InferenceSession, bottoms: Sequence[Blob], tops: Sequence[Blob], what: str
     ) -> dict[str, np.ndarray]:
-        feeds = {f"bottom{i}": self._kept_bottoms.get(i, bottom.data) for i, bottom in enumerate(bottoms)}
+        kept = self._kept_bottoms if any(bottom is top for bottom in bottoms for top in tops) else {}
+        feeds = {f"bottom{i}": kept.get(i, bottom.data) for i, bottom in enumerate(bottoms)}
         feeds |= {f"parameter{i}": blob.data for i, blob in enumerate(self.blobs)}
         feeds |= {f"random{i}": values for i, values in enumerate(self.random_values.values())}
         feeds |= {f"state{i}": values for i, values in self._states_before.items()}
