@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 
 import numpy as np
 import onnxruntime
 
-from caffe_tools.check.compare import ATOL, RTOL, CheckResult, compare
+from caffe_tools.check.compare import ATOL, RTOL, CheckResult
+from caffe_tools.check.comparison import Comparison, run_inside, session_giving
+from caffe_tools.check.sides import Side, side_of
 from caffe_tools.errors import NetError
 from caffe_tools.export.export import Exported, ExportOptions, export
 from caffe_tools.graph.session import make_session, run
@@ -16,6 +19,7 @@ from caffe_tools.net.keys import DATA, DIFF, IN, PARAM, PARAM_AFTER, PDIFF, RAND
 from caffe_tools.net.layer import PlacedLayer
 from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
+from caffe_tools.net.results import Result, Results
 from caffe_tools.net.standard_layer import StandardLayer
 
 Progress = Callable[[str], None]
@@ -44,7 +48,7 @@ def check(
     progress: Progress = lambda text: None,
 ) -> list[CheckResult]:
     """Run ``net`` (with the inputs, and the diffs of its outputs, that it holds) both ways, and compare every blob and
-    every gradient.
+    every gradient. Where the whole runs differ, each layer is judged by itself.
 
     In TRAIN phase backward runs too. The result compares the exported model with the layers; with ``against``, arrays
     by the keys of an ``.npz`` or a peer that gives such, there are two: the layers and the exported model, each
@@ -57,6 +61,7 @@ def check(
     training = net.phase == "TRAIN" and net.runs_backward
     exported = export(net, ExportOptions(training=training, all_blobs=True, random_inputs=True))
     session = make_session(exported.model)  # before the run, in which BatchNorm changes its statistics
+    stored = {name: blob.data.copy() for placed in net.placed for name, blob in placed.statistics.items()}
     progress("running layer by layer")
     layers, fed = run_layers(net, training, progress)
     if not layers.arrays:
@@ -67,24 +72,31 @@ def check(
     progress("running in ONNX Runtime")
     if against is not None and training:
         _add_idle_diffs(net, layers, against)
+        copies = [exported.name_of(DIFF.key(name)) for name in net.copies if DIFF.key(name) in against]
+        if any(copies):
+            session = session_giving(exported, [name for name in copies if name], make_session)
     onnx = run_exported(session, exported, fed, layers)
     notes = layers.notes + _notes(net)
+    results = Results(net)
+    ours = side_of("layer by layer", net, results, layers.arrays, fed)
+    ours.diffs |= {Result(copy, 1): net.blobs[copy].diff for copy in net.copies if training}
+    inside = cache(partial(run_inside, exported, fed, make_session))
+    comparison = Comparison(net, results, layers.layers, stored, ours, inside, rtol, atol)
 
-    def compared(reference: str, expected: Arrays, name: str, found: Run) -> CheckResult:
-        rows = compare(expected, found.arrays, layers.layers, rtol, atol)
-        return CheckResult(net.name, net.phase, reference, name, rtol, atol, rows, notes)
+    def compared(expected: Side, found: Side) -> CheckResult:
+        rows, reasons = comparison.rows(expected, found)
+        return CheckResult(net.name, net.phase, expected.name, found.name, rtol, atol, rows, notes, reasons)
 
+    theirs = Side("ONNX Runtime", {}, {}, onnx.arrays)
     if against is None:
-        return [compared("layer by layer", layers.arrays, "ONNX Runtime", onnx)]
+        return [compared(ours, theirs)]
     notes += _notes_against(net, layers, against, against_name)
     reference = {key: against[key] for key in layers.arrays if key in against}  # in the order of the layers
     if not reference:
         kinds = ", ".join(kind.key("…") for kind in (DATA, DIFF, PDIFF, PARAM_AFTER))
         raise NetError(f"{against_name} holds no {kinds} of this net")
-    return [
-        compared(against_name, reference, "layer by layer", layers),
-        compared(against_name, reference, "ONNX Runtime", onnx),
-    ]
+    peer = side_of(against_name, net, results, reference, fed)
+    return [compared(peer, ours), compared(peer, theirs)]
 
 
 def run_layers(net: Net, training: bool, progress: Progress = lambda text: None) -> tuple[Run, dict[str, np.ndarray]]:
@@ -169,7 +181,7 @@ def _add_idle_diffs(net: Net, layers: Run, against: Arrays) -> None:
 
 def run_exported(session: onnxruntime.InferenceSession, exported: Exported, fed: Arrays, layers: Run) -> Run:
     """The exported model in ONNX Runtime: of the arrays that ``layers`` has, those that the model gives."""
-    names = {key: exported.outputs[key] for key in layers.arrays if key in exported.outputs}
+    names = {key: name for key in layers.arrays if (name := exported.name_of(key))}
     results = run(session, list(names.values()), exported.feeds(fed), "the exported model") if names else []
     found = dict(zip(names, results, strict=True))
     for key, expected in layers.arrays.items():

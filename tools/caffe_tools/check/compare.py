@@ -31,6 +31,17 @@ class Difference:
     agrees: bool
     not_finite: int = 0
     note: str = ""
+    by_itself: Difference | None = None
+    """Where the whole runs differ: how far the layer alone is off, given the other side's bottoms and top diffs. It
+    decides whether the row agrees; what stands above is what has gathered on the way."""
+
+    explained: bool = False
+    """Whether the whole runs differ here, though each layer by itself agrees."""
+
+    @property
+    def deciding(self) -> Difference:
+        """The numbers that decide whether the row agrees."""
+        return self.by_itself or self
 
 
 @dataclass
@@ -45,6 +56,8 @@ class CheckResult:
     atol: float
     rows: list[Difference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    """Why the whole runs differ where each layer by itself agrees."""
 
     @property
     def agrees(self) -> bool:

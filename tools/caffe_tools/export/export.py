@@ -26,8 +26,9 @@ from caffe_tools.graph import onnx_file
 from caffe_tools.graph.builder import OPSET, Builder
 from caffe_tools.graph.passes import RemoveUnused
 from caffe_tools.graph.session import IR_VERSION, newest_opset
-from caffe_tools.net.keys import DATA, IN, PARAM, PDIFF, RANDOM, TOP_DIFF, Arrays, Kind
+from caffe_tools.net.keys import DATA, DIFF, IN, PARAM, PDIFF, RANDOM, TOP_DIFF, Arrays, Kind, split_key
 from caffe_tools.net.net import Net
+from caffe_tools.net.results import Result
 
 
 @dataclass
@@ -44,11 +45,20 @@ class Exported:
     """The model around the net's own arrays; ``model`` has a copy of them."""
     inputs: dict[str, str]
     outputs: dict[str, str]
+    inner_data: dict[Result, str]
+    """With all_blobs, the name of every result of every blob, though it be no output."""
+    inner_diffs: dict[Result, str]
+    """With all_blobs and training, those of their gradients."""
 
     @cached_property
     def model(self) -> onnx.ModelProto:
         """The model with the weights that the net has when this is first asked for."""
         return ir.to_proto(self.ir_model)
+
+    def name_of(self, key: str) -> str | None:
+        """The name of that output. The gradient by a copy that a Split makes is none, but has a name all the same."""
+        kind, blob = split_key(key)
+        return self.outputs.get(key) or (self.inner_diffs.get(Result(blob, 1)) if kind == DIFF else None)
 
     def feeds(self, arrays: Arrays) -> dict[str, np.ndarray]:
         """What the model must be fed, by its own names."""
@@ -84,15 +94,21 @@ def export(net: Net, options: ExportOptions | None = None) -> Exported:
         inputs |= TOP_DIFF.keyed(training.top_diffs)
         outputs = first | training.diffs(options.input_gradients, options.all_blobs) | forward.updates() | outputs
     outputs |= forward.computed(forward.inner_blobs(options.blobs))
+    inner_data = forward.inner() if options.all_blobs else {}
+    inner_diffs = training.inner if training else {}
     if not outputs:  # a net that computes nothing; a model has at least one output
         outputs = {DATA.key(blob): Named(f"{blob}@2", value) for blob, value in forward.inputs.items()}
     output_names = {key: op.output(named.value, named.name).name or "" for key, named in outputs.items()}
     for name, owner in forward.shared.items():
         if PDIFF.key(owner) in output_names:
             output_names[PDIFF.key(name)] = output_names[PDIFF.key(owner)]
+    inner_names = [{key: value.name or "" for key, value in inner.items()} for inner in (inner_data, inner_diffs)]
     model = _finished(net, op, forward, options)
     needed = set(model.graph.inputs)
-    return Exported(model, {key: value.name or "" for key, value in inputs.items() if value in needed}, output_names)
+    input_names = {key: value.name or "" for key, value in inputs.items() if value in needed}
+    there = {value.name for node in model.graph for value in node.outputs}
+    inner_names = [{key: name for key, name in names.items() if name in there} for names in inner_names]
+    return Exported(model, input_names, output_names, *inner_names)
 
 
 def _check_opset(opset: int) -> None:

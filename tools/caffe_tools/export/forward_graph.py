@@ -19,6 +19,7 @@ from caffe_tools.net.keys import DATA, PARAM_AFTER, layer_of, part_of
 from caffe_tools.net.layer import PlacedLayer
 from caffe_tools.net.net import Net
 from caffe_tools.net.python_layer import PythonLayer
+from caffe_tools.net.results import Result
 from caffe_tools.net.source_layer import SourceLayer
 from caffe_tools.net.standard_layer import StandardLayer
 from caffe_tools.prototxt.fields import Values
@@ -40,8 +41,8 @@ class ForwardGraph:
     """``net`` in the graph of ``op``.
 
     With ``options.training``, ``propagate_down: false`` and ``lr_mult: 0`` become values that no gradient passes. With
-    ``options.all_blobs``, no two blobs are one value (a Flatten that has nothing to do would hand on its bottom), so
-    that each has a diff of its own.
+    ``options.all_blobs``, no two blobs are one value (a Flatten that has nothing to do would hand on its bottom), and
+    with both no two tops of a Split, so that each has a diff of its own.
     """
 
     def __init__(self, net: Net, op: Builder, options: ExportOptions) -> None:
@@ -54,6 +55,8 @@ class ForwardGraph:
         """Every blob's last result."""
         self.results: dict[str, list[ir.Value]] = {}
         """Every blob's results in order, an in-place layer adding one. The tops of inserted Splits are not listed."""
+        self.copies: dict[str, ir.Value] = {}
+        """The tops of inserted Splits, where each is a value of its own."""
         self.parameters: dict[str, ir.Value] = {}
         """``layer/0`` → the tensor, for the first of the layers that share it."""
         self.shared: dict[str, str] = {}
@@ -105,6 +108,9 @@ class ForwardGraph:
                 results = self.results.setdefault(name, [])
                 if value not in results:
                     results.append(value)
+            elif self.options.training and self.options.all_blobs:
+                with self.op.layer(spec.name):
+                    value = self.copies[name] = self.op.Identity(value)
             self.current[name] = value
         self._memory.follow(placed, sharing)
 
@@ -250,6 +256,11 @@ class ForwardGraph:
                 # of a blob that is fed, the graph input has the plain name
                 found[DATA.key(blob)] = Named((value.name if blob in self.inputs else None) or blob, value)
         return found
+
+    def inner(self) -> dict[Result, ir.Value]:
+        """Every result of every blob, and the tops of inserted Splits that are values of their own."""
+        results = {Result(blob, n): value for blob, values in self.results.items() for n, value in enumerate(values, 1)}
+        return results | {Result(name, 1): value for name, value in self.copies.items()}
 
     def updates(self) -> dict[str, Named]:
         """``param_after/<layer>/<i>`` → what the forward pass leaves in that stored blob."""

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from caffe_tools.export.forward_graph import ForwardGraph, Named
 from caffe_tools.gradient import gradients
 from caffe_tools.net.keys import DIFF, PDIFF, split_key
+from caffe_tools.net.results import Result, Results
 
 
 class TrainingGraph:
@@ -26,6 +27,8 @@ class TrainingGraph:
             if weight
         ]
         """The blobs with a loss_weight, their values, and it."""
+        self.inner: dict[Result, ir.Value] = {}
+        """The diffs of all results of all blobs, and of the tops of inserted Splits, as far as gradients pass them."""
         self._seeds = self._make_seeds()
 
     def diffs(self, of_inputs: bool, of_all_blobs: bool) -> dict[str, Named]:
@@ -38,10 +41,16 @@ class TrainingGraph:
         if of_inputs or of_all_blobs:
             wanted |= DIFF.keyed(forward.inputs)
         if of_all_blobs:
-            # an in-place layer overwrites the diff of its top: what stays is that of the blob's first result
-            wanted |= DIFF.keyed({blob: values[0] for blob, values in forward.results.items()})
+            results = Results(forward.net)
+            stays = {blob: results.whose_diff_stays(blob).number for blob in forward.results}
+            wanted |= DIFF.keyed({blob: values[stays[blob] - 1] for blob, values in forward.results.items()})
         found = {}
-        for (key, value), diff in zip(wanted.items(), gradients(op, self._seeds, list(wanted.values())), strict=True):
+        inner = forward.inner() if of_all_blobs else {}
+        diffs = gradients(op, self._seeds, list(wanted.values()), list(inner.values()))
+        self.inner = {
+            result: diff for result, diff in zip(inner, diffs[len(wanted) :], strict=True) if diff is not None
+        }
+        for (key, value), diff in zip(wanted.items(), diffs, strict=False):
             kind, name = split_key(key)
             if diff is None and (kind == PDIFF or (of_inputs and _is_used_input(value))):
                 diff = op.zeros(value)

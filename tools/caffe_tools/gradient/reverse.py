@@ -16,11 +16,14 @@ from caffe_tools.gradient.rules import NOT_DIFFERENTIABLE, RULES, NodeGradient
 from caffe_tools.graph.builder import Builder, DefinedGradient
 
 
-def gradients(op: Builder, seeds: Mapping[ir.Value, ir.Value], by: Sequence[ir.Value]) -> list[ir.Value | None]:
+def gradients(
+    op: Builder, seeds: Mapping[ir.Value, ir.Value], by: Sequence[ir.Value], passed: Sequence[ir.Value] = ()
+) -> list[ir.Value | None]:
     """The gradient by each value of ``by`` of Σ seed · value, or None where no gradient reaches it.
 
     ``seeds`` maps values of the graph to their diffs (for a loss: its loss_weight). The nodes are appended to ``op``'s
-    graph and may use every value of the forward, so that each forward value is computed once.
+    graph and may use every value of the forward, so that each forward value is computed once. The gradients by the
+    values ``passed`` follow, as far as the way to those of ``by`` leads through them; nothing is computed for them.
 
     Raises GraphError where a path from ``by`` to a seed leads through an operator without a rule.
     """
@@ -38,7 +41,7 @@ def gradients(op: Builder, seeds: Mapping[ir.Value, ir.Value], by: Sequence[ir.V
                 _defined_gradient(op, defined, depends, diffs)
             elif not any(output in inside for output in node.outputs):
                 _node_gradient(op, node, depends, diffs)
-    return [diffs.get(value) for value in by]
+    return [diffs.get(value) for value in (*by, *passed)]
 
 
 def _values_that_depend_on(op: Builder, by: Sequence[ir.Value]) -> set[ir.Value]:

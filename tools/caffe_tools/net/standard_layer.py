@@ -124,16 +124,16 @@ class StandardLayer:
         self.random_values = {part_of(self.spec.name, index): make(shape, np.float32) for index, shape in shapes}
 
     def forward(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
+        self._states_before = self.states
+        self.draw()
+        self.repeat(bottoms, tops)
+
+    def repeat(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
+        """Forward with the random numbers and states of the last pass."""
         self._check_labels(bottoms)
         self._kept_bottoms = {
             index: bottom.data.copy() for index, bottom in enumerate(bottoms) if any(bottom is top for top in tops)
         }
-        self._states_before = self.states
-        self.draw()
-        self.compute(bottoms, tops)
-
-    def compute(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
-        """Write the data of the tops, with the random numbers and states that are there."""
         if not tops:
             return
         if self.layer.sharing is not None:
@@ -188,7 +188,8 @@ class StandardLayer:
     def _run(
         self, session: onnxruntime.InferenceSession, bottoms: Sequence[Blob], tops: Sequence[Blob], what: str
     ) -> dict[str, np.ndarray]:
-        feeds = {f"bottom{i}": self._kept_bottoms.get(i, bottom.data) for i, bottom in enumerate(bottoms)}
+        kept = self._kept_bottoms if any(bottom is top for bottom in bottoms for top in tops) else {}
+        feeds = {f"bottom{i}": kept.get(i, bottom.data) for i, bottom in enumerate(bottoms)}
         feeds |= {f"parameter{i}": blob.data for i, blob in enumerate(self.blobs)}
         feeds |= {f"random{i}": values for i, values in enumerate(self.random_values.values())}
         feeds |= {f"state{i}": values for i, values in self._states_before.items()}

@@ -22,7 +22,9 @@ PIPE_WIDTH = 120
 GOOD, WRONG = "green", "bold red"
 """The styles of what agrees and what differs."""
 DIFFERENCES = ("largest", "absolute diff.", "relative diff.")
-CHECK_COLUMNS = ("value", "shape", *DIFFERENCES, "at", "")
+BY_ITSELF = "by itself"
+"""The relative difference of the layer alone, given what the other side has."""
+CHECK_COLUMNS = ("value", "shape", *DIFFERENCES, "at", BY_ITSELF, "")
 
 
 class _Console(Console):
@@ -49,13 +51,14 @@ def print_check(results: Sequence[CheckResult]) -> None:
     """One table and one closing line for each comparison."""
     console = make_console()
     for result in results:
-        table = new_table(check_title(result), CHECK_COLUMNS, right=DIFFERENCES)
+        columns = check_columns(result)
+        table = new_table(check_title(result), columns, right=(*DIFFERENCES, BY_ITSELF))
         for row in result.rows:
-            *cells, outcome = check_cells(row)
+            *cells, outcome = check_cells(row, columns)
             table.add_row(*cells, Text(outcome, style=GOOD if row.agrees else WRONG))
         console.print(table)
-        for note in result.notes:
-            console.print(f"note: {note}", soft_wrap=True)
+        for note in check_notes(result):
+            console.print(note, soft_wrap=True)
         console.print(check_verdict(result), style=GOOD if result.agrees else WRONG, soft_wrap=True)
 
 
@@ -63,26 +66,51 @@ def check_title(result: CheckResult) -> str:
     return f"{result.net or 'net'} ({result.phase}): {result.run} against {result.reference}"
 
 
-def check_cells(row: Difference) -> tuple[str, ...]:
+def check_columns(result: CheckResult) -> tuple[str, ...]:
+    """The headings of a comparison's table: where the whole runs agree, no layer was tried by itself."""
+    has_alone = any(row.by_itself for row in result.rows)
+    return tuple(heading for heading in CHECK_COLUMNS if heading != BY_ITSELF or has_alone)
+
+
+def check_notes(result: CheckResult) -> list[str]:
+    """What is said below the table: notes, and why the whole runs differ where no layer does."""
+    return [f"note: {note}" for note in result.notes] + [f"accumulated: {reason}" for reason in result.reasons]
+
+
+def check_cells(row: Difference, columns: Collection[str] = CHECK_COLUMNS) -> list[str]:
     """What the table says of one array, column by column."""
     outcome = _outcome(row)
+    if row.explained:
+        outcome = "agrees by itself"
     if row.agrees and row.not_finite:
         outcome += f" ({row.not_finite} of them not finite)"
     differences = (f"{row.largest:.4g}", f"{row.absolute:.1e}", f"{row.relative:.1e}")
-    return (row.key, _dims(row.shape), *differences, ",".join(map(str, row.where)), outcome)
+    alone = f"{row.by_itself.relative:.1e}" if row.by_itself else ""
+    cells = (row.key, _dims(row.shape), *differences, ",".join(map(str, row.where)), alone, outcome)
+    return [cell for heading, cell in zip(CHECK_COLUMNS, cells, strict=True) if heading in columns]
 
 
 def check_verdict(result: CheckResult) -> str:
     wrong = result.first_wrong
+    explained = [row for row in result.rows if row.explained]
     if wrong is None:
-        worst = max((row.relative for row in result.rows), default=0.0)
-        return f"{_what(result)} agree (largest relative difference {worst:.1e}, allowed {result.rtol:g})."
+        worst = max((row.deciding.relative for row in result.rows), default=0.0)
+        numbers = f"(largest relative difference {worst:.1e}, allowed {result.rtol:g})"
+        if not explained:
+            return f"{_what(result)} agree {numbers}."
+        gathered = max(row.relative for row in explained)
+        return (
+            f"{_what(result)} agree layer by layer {numbers}. What accumulates over the layers is more in"
+            f" {len(explained)} of them (up to {gathered:.1e}), explained above."
+        )
     number = sum(not row.agrees for row in result.rows)
-    how = wrong.note or (
-        f"off by {wrong.absolute:.3g} at {wrong.where} ({wrong.relative:.1e} of its largest value,"
+    deciding = wrong.deciding
+    how = deciding.note or (
+        f"off by {deciding.absolute:.3g} at {deciding.where} ({deciding.relative:.1e} of its largest value,"
         f" allowed {result.rtol:g})"
     )
-    return f"{number} of {len(result.rows)} differ. The first that goes wrong: {_describe(wrong)}: {how}."
+    follow = f" {len(explained)} more differ by what they are given alone." if explained else ""
+    return f"{number} of {len(result.rows)} differ. The first that goes wrong: {_describe(wrong)}: {how}.{follow}"
 
 
 def _what(result: CheckResult) -> str:
