@@ -18,8 +18,10 @@ NEEDED = ("onnx", "onnx_ir", "onnxruntime", "rich")
 
 def main() -> int:
     """Run the command line; its exit code is returned, 2 where the tools cannot run here."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, interrupt)
+    for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP; under nohup it is ignored
+        if number is not None and signal.getsignal(number) is usual:
+            signal.signal(number, interrupt)
     if sys.version_info < (3, 10):
         version = ".".join(map(str, sys.version_info[:2]))
         return refuse(f"the command line needs Python 3.10 or later, this is {version} (the layers run from 3.8 on)")
