@@ -72,8 +72,9 @@ class Blob:
     def _share(self, part: str, other: Blob) -> None:
         memory = other._memory[part]
         if self._memory[part] is not memory:
+            view = other._views[part]
             self._memory[part] = memory
-            self._views[part] = memory[: self.count].reshape(self.shape)
+            self._views[part] = view if view.shape == self.shape else view.reshape(self.shape)
 
     def adopt(self, array: np.ndarray) -> None:
         """Hold ``array`` itself as data, in its shape: weights that were read need not be copied."""

@@ -221,6 +221,18 @@ class Net:
         for placed in self.placed:
             placed.reshape()
 
+    def forward_data(self) -> None:
+        """Run the layers that make data: each reshapes first, and may load its sample then."""
+        for placed in self.placed:
+            if placed.makes_data:
+                placed.forward()
+
+    def reshape_behind_data(self) -> None:
+        """Carry the shapes of the data through the net, without disturbing the layers that made it."""
+        for placed in self.placed:
+            if not placed.makes_data:
+                placed.reshape()
+
     def forward(
         self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: Any
     ) -> dict[str, np.ndarray]:

@@ -58,6 +58,10 @@ class PythonLayer(EmbeddedLayer):
     def blobs(self) -> list[Blob]:
         return getattr(self.instance, "blobs", [])
 
+    @property
+    def makes_data(self) -> bool:
+        return not self.spec.bottoms and not hasattr(self.instance, "onnx")
+
     def allow_force_backward(self, index: int) -> bool:
         """A layer may say, as Caffe's C++ layers do, that ``force_backward`` asks nothing toward this bottom."""
         allow = getattr(self.instance, "allow_force_backward", None)

@@ -40,6 +40,10 @@ class SourceLayer(EmbeddedLayer):
         self._random = random
         self._is_set_up = False
 
+    @property
+    def makes_data(self) -> bool:
+        return True
+
     def reshape(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
         """The tops get their shapes when the net is made, and keep those that their users give them later."""
         if not self._is_set_up:
