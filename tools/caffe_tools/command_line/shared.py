@@ -209,29 +209,30 @@ def _module_names(options: argparse.Namespace) -> list[str]:
 
 
 def named_files(path: str | None) -> list[str]:
-    """The files that a prototxt names: a solver's nets and weights, lists of images, mean files, a matrix."""
-    try:
-        message = prototxt.load(path) if path else Message()
-    except CaffeToolsError:
-        return []  # the command itself says what is wrong with it
-    folder, found = os.path.dirname(path or ""), []
-    for text in _strings(message):
-        for name in (text, os.path.join(folder, text)):
-            if os.path.isfile(name):
-                found.append(name)
-                if name.endswith(".prototxt") and not os.path.samefile(name, path or ""):
-                    found += named_files(name)
-                break
+    """The files that a prototxt names, and those that they name: a solver's nets and weights, lists, a mean image."""
+    found: list[str] = []
+    waiting = [path] if path else []
+    while waiting:
+        prototxt_file = waiting.pop()
+        try:
+            message = prototxt.load(prototxt_file)
+        except CaffeToolsError:
+            continue  # no prototxt, or the command itself says what is wrong with it
+        for text in _strings(message):
+            for name in (text, os.path.join(os.path.dirname(prototxt_file), text)):
+                if os.path.isfile(name) and name not in found:
+                    found.append(name)
+                    waiting += [name] if name.endswith((".prototxt", ".pt", ".txt")) else []
     return found
 
 
 def _strings(message: Message) -> Iterator[str]:
-    """Every quoted string, and what is quoted within one (a param_str that names files)."""
+    """Every quoted string, and the words within it (a param_str names files too)."""
     for _, value in message:
         if isinstance(value, Message):
             yield from _strings(value)
-        elif type(value) is str:
-            yield from (text for text in (value, *re.findall(r"""["']([^"']+)["']""", value)) if "\0" not in text)
+        elif type(value) is str and "\0" not in value:
+            yield from (value, *re.findall(r"""[^\s,'"{}\[\]]+""", value))
 
 
 def _refuse_solver(message: Message, path: str) -> None:
