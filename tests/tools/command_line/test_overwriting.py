@@ -80,10 +80,11 @@ def test_one_file_is_not_two_outputs(here, capsys):
     assert not Path("a").exists()
 
 
-def test_other_files_are_written_over(here):
-    Path("o.npz").write_text("old")
-    assert main(["run", *NAMED, "--save", "o.npz"]) == 0
-    assert "data/y" in np.load("o.npz")
+@pytest.mark.parametrize("name", ["o.npz", "data"])
+def test_other_files_are_written_over(name, here):
+    Path(name).write_text("old")  # a blob's name is no file's
+    assert main(["run", *NAMED, "--save", name]) == 0
+    assert "data/y" in np.load(name)
 
 
 def test_a_snapshot_does_not_take_the_place_of_the_weights_it_starts_from(here, capsys):

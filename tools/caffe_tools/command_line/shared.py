@@ -29,6 +29,8 @@ DISAGREES, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 MOST_ELEMENTS = 2**31 - 1
 """Of a blob: Caffe counts them in an int."""
+NO_FILES = ("name", "type", "bottom", "top", "module", "layer", "input", "stage", "not_stage", "snapshot_prefix")
+"""The fields of a prototxt whose strings name something else."""
 REPEATED: dict[str, Any] = {"action": "append", "default": []}
 """An option that may be given several times."""
 
@@ -177,14 +179,16 @@ def refuse_overwriting(options: argparse.Namespace) -> None:
         refuse_to_write(existing, input_files(options))
 
 
-def refuse_to_write(outputs: Iterable[str | os.PathLike], inputs: Iterable[str]) -> None:
+def refuse_to_write(
+    outputs: Iterable[str | os.PathLike], inputs: Iterable[str], advice: str = "name another file"
+) -> None:
     """CaffeToolsError where one of the files ``outputs`` is one of ``inputs``, which name files alone."""
-    known = list(inputs)
+    known = [name for name in inputs if os.path.isfile(name)]
     for path in outputs:
         for name in known:
             if os.path.samefile(path, name):
                 which = "an input" if str(path) == name else f"the input {name}"
-                raise CaffeToolsError(f"cannot write {path}: it is {which} of this command; name another file")
+                raise CaffeToolsError(f"cannot write {path}: it is {which} of this command; {advice}")
 
 
 def input_files(options: argparse.Namespace) -> list[str]:
@@ -227,12 +231,13 @@ def named_files(path: str | None) -> list[str]:
 
 
 def _strings(message: Message) -> Iterator[str]:
-    """Every quoted string, and the words within it (a param_str names files too)."""
-    for _, value in message:
+    """Every quoted string that may name a file, and the words within it that do (a param_str names files too)."""
+    for field, value in message:
         if isinstance(value, Message):
             yield from _strings(value)
-        elif type(value) is str and "\0" not in value:
-            yield from (value, *re.findall(r"""[^\s,'"{}\[\]]+""", value))
+        elif type(value) is str and field not in NO_FILES and "\0" not in value:
+            yield value
+            yield from (word for word in re.findall(r"""[^\s,'"{}\[\]]+""", value) if "." in word)
 
 
 def _refuse_solver(message: Message, path: str) -> None:
