@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from caffe_tools.errors import nearest, some_of
+from caffe_tools.errors import NetError, nearest, some_of
 from caffe_tools.prototxt.fields import Field
 from caffe_tools.prototxt.layer_spec import LAYER, LayerSpec
 from caffe_tools.prototxt.message import Message
 from caffe_tools.prototxt.messages import PYTHON_PARAM
 from caffe_tools.prototxt.unread import CAFFE_MESSAGES, LAYER_FIELDS, OTHER_MEANING
 from caffe_tools.standard.registry import PYTHON_TYPES, TAUGHT, TYPES, LayerType, known_type
+
+MOST_LISTED = 5
+"""Of the faults of a net."""
 
 
 def check_counts(spec: LayerSpec, kind: LayerType) -> None:
@@ -22,20 +25,33 @@ def check_counts(spec: LayerSpec, kind: LayerType) -> None:
 
 
 def check_fields(layers: Sequence[LayerSpec]) -> None:
-    """NetError where a layer has a field that no Caffe knows, or something depends on that is not read here.
+    """NetError where ``field_faults`` finds some; it tells all of them."""
+    faults = field_faults(layers)
+    if faults:
+        more = f"; and {len(faults) - MOST_LISTED} more" if len(faults) > MOST_LISTED else ""
+        raise NetError("; ".join(map(str, faults[:MOST_LISTED])) + more)
 
-    What its type does not read, here as in Caffe, is named in a note, which lists the layers where it is so.
+
+def field_faults(layers: Sequence[LayerSpec]) -> list[NetError]:
+    """What is wrong with the layers' fields: one that no Caffe knows, or that something depends on but nothing reads.
+
+    What a layer's type does not read, here as in Caffe, is named in a note, which lists the layers where it is so.
     """
+    faults = []
     unread: dict[tuple[str, str], list[LayerSpec]] = {}
     for spec in layers:
         kind = known_type(spec)
         own = set(LAYER) | ({"python_param"} if spec.type == "Python" else set()) | set(kind.messages if kind else ())
         for name in spec.message.names():
-            if name not in own:
-                unread.setdefault((name, _why_unread(spec, name, own)), []).append(spec)
-    for (name, why), (first, *others) in unread.items():
+            try:
+                if name not in own:
+                    unread.setdefault((name, _why_unread(spec, name, own)), []).append(spec)
+            except NetError as fault:
+                faults.append(fault)
+    for (name, why), (first, *others) in unread.items() if not faults else ():
         also = f" (so in {len(others)} other layers: {some_of([spec.name for spec in others], 8)})" if others else ""
         first.note(f"{name} changes nothing: {why}{also}", name)
+    return faults
 
 
 def _why_unread(spec: LayerSpec, name: str, own: Iterable[str]) -> str:

@@ -166,6 +166,7 @@ def memory_data(layer: Layer) -> list[Source]:
     tops=(1, None),
     is_source=True,
     hdf5_data_param={"source": String(), "batch_size": UInt(0), "shuffle": Bool(False)},
+    transform_param={},
 )
 def hdf5_data(layer: Layer) -> list[Source]:
     """The arrays of HDF5 files, one top for each; inputs here, which must be given shapes: only the files know them."""
