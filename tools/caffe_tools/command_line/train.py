@@ -103,10 +103,10 @@ def _prepared(options: argparse.Namespace) -> Training:
     else:
         # the command line beats the solver; each may list several, as in Caffe
         files = weights_files(options.weights or training.solver.weights)
+        _refuse_snapshots_over_inputs(training, options, files)
         with silent_about_weights():
             loaded = [training.copy_from(path) for path in files]
         account_for_weights(training.net, loaded)
-        _refuse_snapshots_over_inputs(training, options, files)
     return training
 
 
@@ -121,7 +121,7 @@ def _refuse_snapshots_over_inputs(training: Training, options: argparse.Namespac
         is_due = number.isdecimal() and int(number) <= until and solver.snapshot and int(number) % solver.snapshot == 0
         if path.is_file() and (is_due or (number == str(until) and solver.snapshot_after_train)):
             written.append(path)
-    refuse_to_write(written, [*weights, *input_files(options)])
+    refuse_to_write(written, [*weights, *input_files(options)], "give another snapshot_prefix")
 
 
 def _check_that_data_comes_in(training: Training) -> None:

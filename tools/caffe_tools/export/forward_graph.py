@@ -290,7 +290,7 @@ def region_blobs(net: Net) -> set[str]:
 def first_dims(net: Net) -> tuple[int | None, int | None]:
     """The batch size and the number of regions: the first dim of the first blob of each kind that the net is fed."""
     regions = region_blobs(net)
-    made = [placed for placed in net.placed if not placed.bottoms]
+    made = [placed for placed in net.placed if not placed.bottoms and not placed.layer.blobs]
     fed = [(name, top.shape) for placed in made for name, top in zip(placed.spec.tops, placed.tops, strict=True)]
     batch = next((shape[0] for name, shape in fed if shape and name not in regions), None)
     count = next((shape[0] for name, shape in fed if shape and name in regions), None)

@@ -308,6 +308,7 @@ class Net:
     def share_with(self, other: Net) -> None:
         """Use the data of the other net's learnable blobs, where the layers' names agree."""
         stored_blobs.share_with(self.layers, other.params)
+        self.given_weights |= other.given_weights
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the learnable blobs as a .caffemodel that Caffe reads."""
