@@ -25,7 +25,7 @@ DISAGREES, BAD_INPUT, INTERRUPTED = 1, 2, 130
 """The exit codes."""
 
 MOST_ELEMENTS = 2**31 - 1
-"""Of a blob: Caffe counts them in an int."""
+"""Of a blob: Caffe counts them in an int (standard/limits.py has it too, and brings more)."""
 REPEATED: dict[str, Any] = {"action": "append", "default": []}
 """An option that may be given several times."""
 
