@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from caffe_tools import standard
-from caffe_tools.errors import ExportError, nearest
+from caffe_tools.errors import ExportError, few, nearest
 from caffe_tools.export.fold import fold as folding
 from caffe_tools.export.functions import LayerFunction
 from caffe_tools.export.options import ExportOptions
@@ -284,7 +284,7 @@ def _refuse_without_expression(net: Net) -> None:
         spec, name = lacking[0]
         raise _export_error(spec, f"{name} has no ONNX expression: {how}")
     if lacking:
-        listed = ", ".join(f"{spec.name!r} ({name}, {spec.position})" for spec, name in lacking)
+        listed = few((f"{spec.name!r} ({name}, {spec.position})" for spec, name in lacking), 100)
         raise ExportError(f"{len(lacking)} Python layers have no ONNX expression: {listed}; for each, {how}")
 
 

@@ -18,8 +18,8 @@ from caffe_tools.prototxt.message import Message
 
 MOST_ELEMENTS = 2**31 - 1
 """Of a blob: Caffe counts them in an int."""
-BYTES_OF_ELEMENT = 8
-"""Its data and its diff."""
+BYTES_OF_ELEMENT = 16
+"""Its data and its diff, and as much again while it is made."""
 LARGE, EXTREME = 64, 1e6
 """A number of a layer from here on may be why a blob is too large, why something cannot be computed."""
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -64,7 +64,7 @@ def naming_extremes(spec: LayerSpec) -> Iterator[None]:
     except NetError:
         raise
     except (ArithmeticError, MemoryError, TypeError, ValueError) as error:
-        name, value = _largest(spec, EXTREME)
+        name, value = _largest(spec, LARGE if isinstance(error, MemoryError) else EXTREME)
         if not name:
             raise
         raise spec.error(f"{name} is {value:.10g}, which is beyond all reason", name.partition(".")[0]) from error
