@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -135,8 +135,12 @@ class ForwardGraph:
         if not spec.tops:
             return []  # a layer that looks at its bottoms (shows or logs them) has no part in the numbers
         self.op.parameters = [self._stored(index) for index in range(len(layer.blobs))]
+        known = len(self.op.defined_gradients)
         with self.op.layer(spec.name), layer.naming():
             tops = instance.onnx(self.op, *bottoms)
+        self.op.defined_gradients[known:] = [
+            replace(defined, rule=layer.naming()(defined.rule)) for defined in self.op.defined_gradients[known:]
+        ]
         tops = tops if isinstance(tops, (tuple, list)) else (tops,)
         self._check_tops(placed, f"{cls.__name__}.onnx()", tops)
         self.functions[spec.name] = LayerFunction(
