@@ -29,7 +29,7 @@ DISAGREES, BAD_INPUT, INTERRUPTED = 1, 2, 130
 """The exit codes."""
 
 MOST_ELEMENTS = 2**31 - 1
-"""Of a blob: Caffe counts them in an int."""
+"""Of a blob: Caffe counts them in an int (standard/limits.py has it too, and brings more)."""
 NO_FILES = ("name", "type", "bottom", "top", "module", "layer", "input", "stage", "not_stage", "snapshot_prefix")
 """The fields of a prototxt whose strings name something else."""
 REPEATED: dict[str, Any] = {"action": "append", "default": []}

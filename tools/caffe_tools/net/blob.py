@@ -13,6 +13,7 @@ from typing import NoReturn
 import numpy as np
 
 from caffe_tools.errors import NetError
+from caffe_tools.standard.limits import too_large
 
 
 class Blob:
@@ -51,6 +52,8 @@ class Blob:
         shape = tuple(int(dim) for dim in shape)
         if any(dim < 0 for dim in shape):
             raise NetError(f"a blob cannot have the shape {shape}: every dim must be 0 or more")
+        if reason := too_large(shape):
+            raise NetError(f"a blob cannot have the shape {shape}: {reason}")
         if shape == self._views["data"].shape == self._views["diff"].shape:
             return
         count = math.prod(shape)

@@ -32,6 +32,7 @@ from caffe_tools.prototxt.message import Message
 from caffe_tools.prototxt.net_spec import NetSpec, survey
 from caffe_tools.standard.data.input import Source
 from caffe_tools.standard.form import field_faults
+from caffe_tools.standard.limits import naming_extremes
 
 TRAIN, TEST = 0, 1
 """The phases, numbered as in pycaffe."""
@@ -121,7 +122,8 @@ class Net:
         spec = layer.spec
         bottoms = [self.blobs[name] for name in spec.bottoms]
         tops = [self.blobs.setdefault(name, Blob()) for name in spec.tops]
-        layer.reshape(bottoms, tops)
+        with naming_extremes(spec):
+            layer.reshape(bottoms, tops)
         weights = spec.loss_weights or [1.0 if layer.is_loss and i == 0 else 0.0 for i in range(len(tops))]
         if len(weights) != len(tops):
             raise spec.error(

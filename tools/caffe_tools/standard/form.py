@@ -12,8 +12,6 @@ from caffe_tools.prototxt.messages import PYTHON_PARAM
 from caffe_tools.prototxt.unread import CAFFE_MESSAGES, LAYER_FIELDS, OTHER_MEANING
 from caffe_tools.standard.registry import PYTHON_TYPES, TAUGHT, TYPES, LayerType, known_type
 
-"""Of the faults of a net."""
-
 
 def check_counts(spec: LayerSpec, kind: LayerType) -> None:
     """NetError where the layer has too few or too many bottoms or tops."""
