@@ -26,14 +26,14 @@ def readings(question: Question, constants: Collection[float] = ()) -> Iterator[
     are small numbers that the graph has, which may be its epsilons."""
     yield AS_DEFINED
     if question.layer.family:
-        yield from _of_the_family(question)
+        yield from _of_the_family(question, constants)
         yield from numerics(question, constants)
         yield from _gradients(question)
     else:
         yield from _other_parameters(question)
 
 
-def _of_the_family(question: Question) -> Iterator[Reading]:
+def _of_the_family(question: Question, constants: Collection[float]) -> Iterator[Reading]:
     params = question.params
     if params.get("alpha") is not None:
         yield from _alpha(question)
@@ -44,6 +44,8 @@ def _of_the_family(question: Question) -> Iterator[Reading]:
         yield from _ignored(question)
     if params.get("label_smoothing"):
         yield from _smoothing(question)
+    if "label_smoothing" in params:
+        yield from _other_smoothing(question, constants)
     yield from _targets(question)
     yield from _background(question)
     yield from _activation(question)
@@ -275,6 +277,16 @@ def _smoothing(question: Question) -> Iterator[Reading]:
         "label_smoothing took eps from the target and gave it to no class",
         lambda f: 0.0,
     )
+
+
+def _other_smoothing(question: Question, constants: Collection[float]) -> Iterator[Reading]:
+    """By the numbers that the graph has, and by the usual ones."""
+    own = question.params["label_smoothing"]
+    numbers = [*constants, *(1 - value for value in constants), 0.1, 0.05, 0.2]
+    for text in dict.fromkeys(f"{value:.4g}" for value in numbers if 1e-3 <= value <= 0.5):
+        if abs(float(text) - own) > 1e-4:
+            says = f"label_smoothing were {text}" + (", where it is 0" if not own else "")
+            yield with_params(f"label_smoothing={text}", says, label_smoothing=float(text))
 
 
 def _targets(question: Question) -> Iterator[Reading]:

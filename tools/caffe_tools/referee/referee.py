@@ -18,10 +18,11 @@ from caffe_layers.params import complete, parse
 from caffe_tools.errors import GraphError
 from caffe_tools.files import strict_json
 from caffe_tools.gradient.model import find
-from caffe_tools.referee.diagnosis import LOSS, Diagnosis, Observation, diagnose
+from caffe_tools.referee.diagnosis import Diagnosis, diagnose
 from caffe_tools.referee.foreign_graph import Carry, ForeignGraph
 from caffe_tools.referee.loss_formulas import Question
 from caffe_tools.referee.not_finite import why_not_finite
+from caffe_tools.referee.observation import LOSS, Observation
 from caffe_tools.referee.probes import Draw, Probe, given
 
 RTOL = {"float16": 1e-2, "float32": 1e-4, "float64": 1e-6}
