@@ -229,6 +229,20 @@ WRONG = {
         "the target were t (1 - eps) + eps / C",
         "",
     ),
+    "smoothing where there is none": (
+        softmax("stable", SMOOTHED, keep=0.9, share=0.02),
+        SOFTMAX,
+        "",
+        "label_smoothing were 0.1, where it is 0",
+        "",
+    ),
+    "another smoothing": (
+        softmax("stable", SMOOTHED, keep=0.85, share=0.03),
+        SOFTMAX,
+        "label_smoothing: 0.1",
+        "label_smoothing were 0.15",
+        "",
+    ),
     "softmax focal clamped": (
         softmax(
             "clamped",
@@ -376,3 +390,19 @@ def test_the_graphs_met_in_the_field(name, shared):
     )
     (diagnosis,) = verdict.diagnoses
     assert not verdict.agrees and diagnosis.text.startswith(says) and diagnosis.text.endswith(softly)
+
+
+def test_two_mistakes_of_which_one_shows_on_extreme_scores_alone():
+    verdict = judged(focal(LOGS, alpha=0.75)(), FOCAL, NONE)
+    (diagnosis,) = verdict.diagnoses
+    assert diagnosis.departures == ("alpha-swapped",)
+    assert diagnosis.text.endswith(
+        f"{SOFTLY}, but for extreme scores (sigmoid, then log: not finite beyond a score of 17)"
+    )
+
+
+def test_soft_targets_that_are_weighed_otherwise_are_the_only_fault():
+    verdict = judged(focal(SIDES)(), FOCAL, NONE)
+    assert [one.text for one in verdict.diagnoses] == [
+        f"{name} agrees on targets of 0 and 1: soft targets are weighed otherwise" for name in ("loss", "x.diff")
+    ]

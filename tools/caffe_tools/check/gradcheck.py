@@ -89,11 +89,8 @@ def _check_number_of_bottoms(layer: PythonLayer, number: int) -> None:
 
 def _with_hint(error: NetError) -> NetError:
     """What may be wrong with an index: the drawn bottoms are no labels."""
-    return NetError(
-        f"{error} (a bottom that holds labels is named by --label INDEX=CLASSES)"
-        if "IndexError" in str(error)
-        else str(error)
-    )
+    hint = " (a bottom that holds labels is named by --label INDEX=CLASSES)"
+    return NetError(f"{error}{hint}") if "IndexError" in str(error) else error
 
 
 class _Check:
