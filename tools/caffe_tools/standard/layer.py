@@ -23,7 +23,7 @@ from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.prototxt.messages import FILLER
 from caffe_tools.standard.form import check_counts
 from caffe_tools.standard.limits import expect_size, naming_extremes
-from caffe_tools.standard.registry import LayerType
+from caffe_tools.standard.registry import TAUGHT, LayerType
 
 
 class Host(Protocol):
