@@ -83,7 +83,7 @@ def check(
     results = Results(net)
     ours = side_of("layer by layer", net, results, layers.arrays, fed)
     ours.diffs |= {Result(copy, 1): net.blobs[copy].diff for copy in net.copies if training}
-    inside = cache(partial(run_inside, exported, fed, make_session))
+    inside = cache(partial(run_inside, net, results, exported, fed, make_session))
     comparison = Comparison(net, results, layers.layers, stored, ours, inside, rtol, atol)
 
     def compared(expected: Side, found: Side) -> CheckResult:
