@@ -7,13 +7,21 @@ installed all the same. This module is all of the package that must import there
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
 import sys
+from types import FrameType
 
+INTERRUPTED = 130
 NEEDED = ("onnx", "onnx_ir", "onnxruntime", "rich")
 
 
 def main() -> int:
     """Run the command line; its exit code is returned, 2 where the tools cannot run here."""
+    for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP; under nohup it is ignored
+        if number is not None and signal.getsignal(number) is usual:
+            signal.signal(number, interrupt)
     if sys.version_info < (3, 10):
         version = ".".join(map(str, sys.version_info[:2]))
         return refuse(f"the command line needs Python 3.10 or later, this is {version} (the layers run from 3.8 on)")
@@ -24,8 +32,20 @@ def main() -> int:
         from caffe_tools.command_line.cli import main as command_line
 
         return command_line()
-    except KeyboardInterrupt:  # in the imports too, which take a second
-        return refuse("interrupted", 130)
+    except KeyboardInterrupt:
+        return refuse("interrupted", INTERRUPTED)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """A KeyboardInterrupt; but while a module is imported the end at once, since a compiled module turns the exception
+    into an ImportError, or loses it."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            refuse("interrupted")
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def refuse(reason: str, code: int = 2) -> int:

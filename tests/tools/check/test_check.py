@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+import nets
 from caffe_tools.check.check import check, run_layers
 from caffe_tools.check.compare import CheckResult, compare, difference
 from caffe_tools.errors import NetError
@@ -278,3 +279,41 @@ def test_the_html_page_has_a_row_for_each_value_and_the_verdict():
     assert page.count('<tr class="') == 2 * len(KEYS)
     assert "&lt;theirs&gt;" in page and "<theirs>" not in page
     assert "1 of 9 differ. The first that goes wrong: blob &#x27;y&#x27; (layer &#x27;ip2&#x27;)" in page
+
+
+ROWS_IN_FORWARD = """
+from caffe_layers.layer import Layer
+
+
+class RowsInForward(Layer):
+    def setup(self, bottom, top):
+        top[0].reshape(1, 3)
+        self.count = 1
+
+    def reshape(self, bottom, top):
+        pass
+
+    def forward(self, bottom, top):
+        self.count += 1
+        top[0].reshape(self.count, 3)
+        top[0].data[...] = self.count
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+"""
+
+
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+def test_the_graph_is_built_for_the_shapes_that_the_data_layers_give_in_forward(phase, tmp_path, monkeypatch):
+    (tmp_path / "rows_layers.py").write_text(ROWS_IN_FORWARD)
+    monkeypatch.syspath_prepend(tmp_path)
+    net = nets.net_of(
+        layer("data", "Python", "", "x", 'python_param { module: "rows_layers" layer: "RowsInForward" }')
+        + layer("ip", "InnerProduct", "x", "ip", "inner_product_param { num_output: 2 weight_filler { value: 1 } }")
+        + layer("s", "Reduction", "ip", "s", "reduction_param { operation: SUMSQ } loss_weight: 1"),
+        phase,
+        allow_modules=["rows_layers"],
+    )
+    (result,) = check(net)
+    assert result.agrees and net.blobs["ip"].shape == (2, 2)
+    assert net.layer_dict["data"].instance.count == 2  # it has run once

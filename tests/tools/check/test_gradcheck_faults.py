@@ -257,6 +257,10 @@ class LabelAsIndex(caffe.Layer):
             bottom[0].diff[i, int(label)] = 2 * bottom[0].data[i, int(label)] * top[0].diff[i]
 
 
+class FailingIndex(Square):
+    def forward(self, bottom, top): top[0].data[...] = bottom[0].data[:, [int(bottom[1].data[0]) + 9]]
+
+
 class Noise(Square):
     def draw(self, shape): return np.random.normal(size=shape)
     def forward(self, bottom, top):
@@ -430,6 +434,13 @@ def test_at_a_kink_the_gradient_of_either_side_will_do(rows_of):
 def test_what_no_seed_decides_is_refused(rows_of):
     with pytest.raises(NetError, match="UnseededGenerator gives other numbers each time .* no seed of numpy.random"):
         rows_of("UnseededGenerator")
+
+
+def test_an_index_that_fails_may_be_a_label(rows_of):
+    with pytest.raises(
+        NetError, match=r"IndexError: .* \(a bottom that holds labels is named by --label INDEX=CLASSES"
+    ):
+        rows_of("FailingIndex", (3, 4), (3,))
 
 
 def test_the_number_of_tops_may_be_given(rows_of):

@@ -67,15 +67,24 @@ def test_files_that_the_net_names_are_inputs_too(here, capsys):
     assert Path("mean.npz").read_bytes() == b"mean"
 
 
+def test_files_that_a_python_layer_names_are_inputs_too(here, capsys):
+    param = 'module: "caffe_layers" layer: "NpzDataLayer" param_str: "source: data.npz"'
+    Path("net.prototxt").write_text(layer("d", "Python", "", "x", f"python_param {{ {param} }}"))
+    Path("data.npz").write_bytes(b"data")
+    assert main(["run", "net.prototxt", "--save", "data.npz"]) == 2
+    assert Path("data.npz").read_bytes() == b"data"
+
+
 def test_one_file_is_not_two_outputs(here, capsys):
     assert main(["check", *NAMED, "--json", "a", "--report", "./a"]) == 2
     assert not Path("a").exists()
 
 
-def test_other_files_are_written_over(here):
-    Path("o.npz").write_text("old")
-    assert main(["run", *NAMED, "--save", "o.npz"]) == 0
-    assert "data/y" in np.load("o.npz")
+@pytest.mark.parametrize("name", ["o.npz", "data"])
+def test_other_files_are_written_over(name, here):
+    Path(name).write_text("old")  # a blob's name is no file's
+    assert main(["run", *NAMED, "--save", name]) == 0
+    assert "data/y" in np.load(name)
 
 
 def test_a_snapshot_does_not_take_the_place_of_the_weights_it_starts_from(here, capsys):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,19 @@ def test_what_computes_is_not_imported_where_nothing_is_computed(line, tmp_path)
 
 def test_the_package_imports_nothing_until_a_name_is_asked_for(tmp_path):
     assert not imported(tmp_path, "import caffe_tools")[1] & HEAVY
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("delay", [0.05, 0.2, 0.4])
+def test_an_interruption_while_modules_are_imported_is_one_line(delay, number, tmp_path):
+    (tmp_path / "net.prototxt").write_text(OLD_NET)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "layers"), str(ROOT / "tools")])}
+    code = "from caffe_tools.entry import main; print('there', flush=True); import sys; sys.exit(main())"
+    command = [sys.executable, "-c", code, "check", "net.prototxt"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=tmp_path)
+    running.stdout.readline()
+    time.sleep(delay)
+    running.send_signal(number)
+    _, told = running.communicate(timeout=60)
+    over = told == b"" and running.returncode in (0, -number)  # it had its answer already
+    assert over or (running.returncode, told) == (130, b"caffe-layers: interrupted\n")

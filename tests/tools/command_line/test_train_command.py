@@ -79,11 +79,6 @@ def test_an_output_of_many_elements_is_shown_by_its_range(tmp_path, capsys):
     assert re.search("Train net output #1: more = 4×4 values from .* to ", capsys.readouterr().out)
 
 
-def test_a_loss_that_is_no_number_any_more_is_noted_once(tmp_path, capsys):
-    assert train(write_solver(tmp_path, 'max_iter: 40 base_lr: 1e20 lr_policy: "fixed"')) == DONE
-    assert capsys.readouterr().out.count("note: the loss is ") == 1
-
-
 def test_iterations_end_the_run_early_and_it_goes_on_from_its_snapshot(tmp_path):
     solver = write_solver(tmp_path, "max_iter: 6")
     assert train(solver) == DONE
@@ -144,6 +139,42 @@ def test_an_interrupted_run_writes_its_snapshot_though_the_solver_wants_none_at_
     monkeypatch.setattr(Training, "step", lambda training: (os.kill(os.getpid(), signal.SIGTERM), step(training))[1])
     assert train(solver) == INTERRUPTED
     assert (tmp_path / "run_iter_1.solverstate").is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_closed_terminal_costs_no_run(number, tmp_path, capsys, monkeypatch):
+    """It hangs up twice, and nobody reads what the run prints."""
+    solver = write_solver(tmp_path, "max_iter: 8 snapshot_after_train: false display: 1")
+    step, before = Training.step, signal.getsignal(signal.SIGHUP)
+    monkeypatch.setattr(Training, "step", lambda training: (os.kill(os.getpid(), number), step(training))[1])
+    snapshot = Training.snapshot
+    monkeypatch.setattr(Training, "snapshot", lambda self: (os.kill(os.getpid(), signal.SIGHUP), snapshot(self))[1])
+    assert train(solver) == INTERRUPTED
+    assert (tmp_path / "run_iter_1.solverstate").is_file()
+    assert "--snapshot" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
+def test_a_run_under_nohup_hears_no_hangup(tmp_path, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        step = Training.step
+        monkeypatch.setattr(Training, "step", lambda self: (os.kill(os.getpid(), signal.SIGHUP), step(self))[1])
+        assert train(write_solver(tmp_path, "max_iter: 3")) == DONE
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_reader_that_is_gone_costs_no_snapshot(tmp_path):
+    solver = write_solver(tmp_path, "max_iter: 100000000 display: 1 test_iter: 1 test_interval: 1")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "layers"), str(ROOT / "tools")])}
+    command = [sys.executable, "-u", "-m", "caffe_tools", "train", solver]
+    running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    running.stdout.readline()
+    running.send_signal(signal.SIGHUP)
+    running.stdout.close()
+    running.wait(timeout=60)
+    assert list(tmp_path.glob("*.solverstate")), running.stderr.read()
 
 
 def test_a_run_killed_at_any_moment_goes_on_from_its_last_snapshot(tmp_path):

@@ -14,10 +14,12 @@ SILENT = inputs(data=(1, 1, 4, 4)) + convolution("c", "data", "ab") + layer("s",
 
 @pytest.mark.parametrize("training", [False, True])
 def test_a_net_without_outputs_is_refused_with_the_blobs_to_ask_for(training):
-    with pytest.raises(ExportError, match=r"the net has no outputs: .* --to: it computes 'ab'$"):
+    with pytest.raises(ExportError, match=r"the net has no outputs .* --to; it computes 'ab'$"):
         export(net_of(SILENT, "TEST"), ExportOptions(training=training))
     with pytest.raises(ExportError, match="no outputs"):  # what is only fed is no output either
         export(net_of(inputs(unread=(2,)) + SILENT, "TEST"))
+    with pytest.raises(ExportError, match="no outputs .* it computes 'x'"):  # an input that is changed in place
+        export(net_of(inputs(x=(2,)) + layer("r", "ReLU", "x", "x") + layer("s", "Silence", "x"), "TEST"))
 
 
 def test_blobs_that_are_asked_for_take_the_place_of_outputs():

@@ -191,6 +191,16 @@ def test_a_parameter_changed_in_place_stays_changed():
     assert np.all(net.params["p"][0].data == 2)
 
 
+@pytest.mark.parametrize(("alias", "gradient"), [("Flatten", 0), ("Reshape", 1)])
+def test_a_flatten_takes_the_diff_away_from_a_parameter_layer(alias, gradient):
+    """The top of a ParameterLayer has its blob's diff, until the backward of a FlattenLayer gives it another."""
+    text = PARAMETER + layer("alias", alias, "w", "v", ALIASES[alias])
+    net = net_of(text + layer("s", "Reduction", "v", "s", "loss_weight: 1"), "TRAIN")
+    (result,) = check(net)
+    assert result.agrees
+    assert np.all(net.params["p"][0].diff == gradient) and np.all(net.blobs["w"].diff == 1)
+
+
 # --- Blob
 
 

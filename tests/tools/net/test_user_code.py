@@ -6,7 +6,9 @@ import pytest
 
 from caffe_tools.command_line import cli
 from caffe_tools.errors import NetError
+from caffe_tools.export.export import ExportOptions, export
 from caffe_tools.net.net import Net
+from caffe_tools.standard.registry import TAUGHT
 
 LAYER = """
 import caffe
@@ -153,3 +155,47 @@ def test_the_command_line_says_it_in_one_line(write, capsys):
     assert cli.main(["run", "net.prototxt", "--allow-module", "my_habits"]) == 2
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1 and line_of(folder, "exit()") in printed
+
+
+GRADIENT = """
+    def onnx(self, op, x):
+        y = op.Identity(x)
+        op.define_gradient([y], [x], lambda dy: [{}["a"]])
+        return y
+"""
+
+
+def test_the_gradient_that_a_layer_defines_in_onnx_is_its_code_too(write, tmp_path):
+    folder = write()
+    (folder / "my_habits.py").write_text((folder / "my_habits.py").read_text() + GRADIENT)
+    net = Net("net.prototxt", "TEST", allow_modules=["my_habits"])
+    with pytest.raises(NetError) as raised:
+        export(net, ExportOptions(training=True, input_gradients=True))
+    assert str(raised.value).endswith(f"raises KeyError: 'a' {line_of(folder, 'define_gradient')}")
+
+
+TAUGHT_TYPE = """
+from caffe_tools import layer_type
+
+
+@layer_type("Mine")
+def mine(op, layer, x):
+    return [][layer.top_count]
+"""
+
+
+def test_the_function_of_a_type_that_a_user_taught_is_their_code_too(write, tmp_path):
+    (tmp_path / "my_types.py").write_text(TAUGHT_TYPE)
+    text = NET.split("layer {", 2)
+    (tmp_path / "net.prototxt").write_text(
+        "layer {".join(text[:2]) + 'layer { name: "own" type: "Mine" bottom: "x" top: "y" }'
+    )
+    try:
+        with pytest.raises(NetError) as raised:
+            Net("net.prototxt", "TEST", allow_modules=["my_types"])
+    finally:
+        TAUGHT.clear()
+    assert str(raised.value) == (
+        "net.prototxt:4:1: layer 'own' (Mine): the function of its type raises IndexError: list index out of range"
+        " (my_types.py, line 7)"
+    )

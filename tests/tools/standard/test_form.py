@@ -49,6 +49,13 @@ def test_a_field_that_no_caffe_knows_is_refused_with_its_place(type_, rest, said
     assert said in message and "\n" not in message
 
 
+def test_all_of_them_are_told_at_once():
+    text = X + layer("a", "ReLU", "x", "a", "leaky_param { }") + layer("b", "TanH", "a", "b", "blobs_lr: 1")
+    message = refused(text)
+    assert "layer 'a' (ReLU): it has no field 'leaky_param'" in message
+    assert "; net.prototxt:3:53: layer 'b' (TanH): it has blobs_lr" in message
+
+
 def test_so_it_is_in_a_python_layer_and_in_an_old_net():
     text = X + python("p", "SoftmaxLayer", "x", "y").rstrip().removesuffix("}") + " my_param { } }"
     assert "layer 'p' (Python): it has no field 'my_param'" in refused(text)

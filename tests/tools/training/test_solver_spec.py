@@ -60,6 +60,10 @@ def test_fields_of_the_ssd_fork_are_known():
     assert solver_of('ap_version: "11point" eval_type: "classification"').type == "SGD"
 
 
+def test_how_tests_are_evaluated_does_not_matter_where_there_are_none():
+    assert solver_of('ap_version: "11point" eval_type: "detection"').tests == []
+
+
 def test_a_misspelt_field_is_an_error_that_says_what_was_meant():
     with pytest.raises(NetError, match="solver.prototxt:1:1: .* has no field 'base_lrr': did you mean 'base_lr'"):
         solver_of('base_lrr: 1 base_lr: 1 lr_policy: "fixed"')
@@ -162,7 +166,7 @@ def test_a_prefix_that_is_a_folder_gets_the_solvers_name(tmp_path):
         ('type: "RMSProp" rms_decay: 1', "rms_decay is 1"),
         ('type: "Adam" momentum: 1', "momentum is 1"),
         ("snapshot_format: HDF5", "give snapshot_format: BINARYPROTO"),
-        ('eval_type: "detection"', "eval_type 'detection' is not covered"),
+        ('eval_type: "detection" test_iter: 1 test_interval: 1', "eval_type 'detection' is not covered"),
     ],
 )
 def test_what_caffe_or_we_cannot_run_is_refused_with_its_place(text, said):

@@ -184,6 +184,84 @@ def test_a_python_layer_without_an_onnx_expression_trains_layer_by_layer_alone(t
 # The loop
 
 
+SAMPLE_IN_RESHAPE = """
+import numpy as np
+from caffe_layers.layer import Layer
+
+
+class SampleInReshape(Layer):
+    def setup(self, bottom, top):
+        self.samples, self.index = [(4, 3), (6, 3), (4, 3), (5, 3)], 0
+
+    def reshape(self, bottom, top):
+        self.data = np.full(self.samples[self.index], 1.0 + self.index)
+        top[0].reshape(*self.data.shape)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = self.data
+        self.index = (self.index + 1) % 4
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+
+
+class ShapeInForward(SampleInReshape):
+    def reshape(self, bottom, top):
+        pass
+
+    def setup(self, bottom, top):
+        super().setup(bottom, top)
+        top[0].reshape(1, 3)
+
+    def forward(self, bottom, top):
+        super().reshape(bottom, top)
+        super().forward(bottom, top)
+"""
+
+
+@pytest.mark.parametrize("data", ["SampleInReshape", "ShapeInForward"])
+def test_a_data_layer_that_loads_its_sample_in_reshape_trains_in_both_engines(data, tmp_path, monkeypatch):
+    """As FCN's do; and as those of Faster R-CNN, which give their tops their shapes in forward."""
+    (tmp_path / "sample_layers.py").write_text(SAMPLE_IN_RESHAPE)
+    monkeypatch.syspath_prepend(tmp_path)
+    net = (
+        layer("data", "Python", "", "x", f'python_param {{ module: "sample_layers" layer: "{data}" }}')
+        + inner_product("ip", "x", "ip", outputs=2)
+        + layer("drop", "Dropout", "ip", "ip", "dropout_param { dropout_ratio: 0.2 }")
+        + layer("s", "Reduction", "ip", "s", "reduction_param { operation: SUMSQ } loss_weight: 1")
+    )
+    solver = solver_of('base_lr: 0.001 lr_policy: "fixed" ' + QUIET, net)
+    runs = [Training(solver, allow_modules=["sample_layers"], engine=engine) for engine in ENGINES]
+    first, second = (losses_of(training, 9) for training in runs)
+    assert first == pytest.approx(second, rel=1e-5) and 0 not in first
+
+
+def test_data_of_many_shapes_keeps_a_few_graphs_and_says_so(tmp_path, monkeypatch):
+    (tmp_path / "growing_layers.py").write_text(
+        SAMPLE_IN_RESHAPE.replace("[(4, 3), (6, 3), (4, 3), (5, 3)]", "[(n, 3) for n in range(1, 40)]").replace(
+            "% 4", "% 39"
+        )
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    net = layer("data", "Python", "", "x", 'python_param { module: "growing_layers" layer: "SampleInReshape" }')
+    net += inner_product("ip", "x", "ip", outputs=2) + layer("s", "Reduction", "ip", "s", "loss_weight: 1")
+    training = Training(solver_of(QUIET, net), allow_modules=["growing_layers"], engine="onnx")
+    with pytest.warns(UserWarning, match="the data .of 'data'. has had 17 different shapes so far") as told:
+        losses_of(training, 20)
+    assert len(told) == 1 and len(training._engine._graphs) == 16
+
+
+def test_the_gradient_of_a_parameter_layer_is_that_of_the_last_part_of_a_batch():
+    """Its diff is the memory of its top's diff in Caffe, which the reader sets."""
+    net = layer("p", "Parameter", "", "w", "parameter_param { shape { dim: 2 } }") + layer(
+        "s", "Reduction", "w", "s", "loss_weight: 1"
+    )
+    for engine in ENGINES:
+        training = Training(solver_of("iter_size: 2 " + QUIET, net), engine=engine)
+        training.step()
+        np.testing.assert_allclose(training.net.params["p"][0].data, -0.05, err_msg=engine)
+
+
 def test_the_events_come_as_caffe_does_its_work(tmp_path):
     text = "max_iter: 4 test_iter: 2 test_interval: 2 snapshot: 3 display: 2"
     events = list(Training(write_solver(tmp_path, text)).run())

@@ -182,5 +182,5 @@ def _blob(array: np.ndarray, is_own: bool) -> Blob:
 
 def _run_forward(placed: PlacedLayer, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
     placed.layer.reshape(bottoms, tops)
-    run = placed.layer.forward_again if isinstance(placed.layer, StandardLayer) else placed.layer.forward
+    run = placed.layer.repeat if isinstance(placed.layer, StandardLayer) else placed.layer.forward
     run(bottoms, tops)

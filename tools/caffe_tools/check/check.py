@@ -56,6 +56,9 @@ def check(
 
     Raises NetError where there is nothing to compare, and what ``Net`` and ``export`` raise.
     """
+    progress("making the data")
+    net.forward_data()
+    net.reshape_behind_data()  # the graph is built for the shapes that this data has
     parameters = {name: blob.data.copy() for name, blob in net.learnable.items()} if callable(against) else {}
     progress("exporting")
     training = net.phase == "TRAIN" and net.runs_backward
@@ -63,7 +66,7 @@ def check(
     session = make_session(exported.model)  # before the run, in which BatchNorm changes its statistics
     stored = {name: blob.data.copy() for placed in net.placed for name, blob in placed.statistics.items()}
     progress("running layer by layer")
-    layers, fed = run_layers(net, training, progress)
+    layers, fed = run_layers(net, training, progress, data_is_made=True)
     if not layers.arrays:
         raise NetError("there is nothing to compare: the net computes no blob, it only has data")
     if callable(against):
@@ -80,7 +83,7 @@ def check(
     results = Results(net)
     ours = side_of("layer by layer", net, results, layers.arrays, fed)
     ours.diffs |= {Result(copy, 1): net.blobs[copy].diff for copy in net.copies if training}
-    inside = cache(partial(run_inside, exported, fed, make_session))
+    inside = cache(partial(run_inside, net, results, exported, fed, make_session))
     comparison = Comparison(net, results, layers.layers, stored, ours, inside, rtol, atol)
 
     def compared(expected: Side, found: Side) -> CheckResult:
@@ -99,8 +102,12 @@ def check(
     return [compared(peer, ours), compared(peer, theirs)]
 
 
-def run_layers(net: Net, training: bool, progress: Progress = lambda text: None) -> tuple[Run, dict[str, np.ndarray]]:
+def run_layers(
+    net: Net, training: bool, progress: Progress = lambda text: None, data_is_made: bool = False
+) -> tuple[Run, dict[str, np.ndarray]]:
     """Forward and, where ``training``, backward, layer by layer; and what an exported model must be fed to match.
+
+    ``data_is_made``: ``Net.forward_data`` has run the layers that make data.
 
     That is ``in/<blob>``, ``random/<layer>/<i>`` and, for a net without a loss, ``top_diff/<blob>``.
     """
@@ -109,7 +116,7 @@ def run_layers(net: Net, training: bool, progress: Progress = lambda text: None)
     stored = {name: blob.data.copy() for placed in net.placed for name, blob in placed.statistics.items()}
     for placed in net.placed:
         progress(f"forward {placed.name}")
-        for bottom in _forward_layer(placed):
+        for bottom in _forward_layer(placed) if not (data_is_made and placed.makes_data) else ():
             found.notes.append(
                 f"layer {placed.name!r} writes into its bottom {bottom!r}, which Caffe's layers never do"
             )

@@ -12,7 +12,7 @@ from caffe_tools.check.by_itself import ByItself
 from caffe_tools.check.compare import Difference, compare
 from caffe_tools.check.judge import Judge, both_judged
 from caffe_tools.check.reasons import Reasons
-from caffe_tools.check.sides import Side
+from caffe_tools.check.sides import Side, side_of
 from caffe_tools.export.export import Exported
 from caffe_tools.graph.session import run
 from caffe_tools.net.keys import Arrays
@@ -58,17 +58,16 @@ class Comparison:
         return Judge(alone, self.rtol, self.atol, is_reference, judging).judged(rows)
 
 
-def run_inside(exported: Exported, fed: Arrays, make_session: MakeSession) -> Side:
+def run_inside(net: Net, results: Results, exported: Exported, fed: Arrays, make_session: MakeSession) -> Side:
     """The exported model run once more, with every result of every blob, and every gradient, as an output."""
     session = session_giving(exported, [*exported.inner_data.values(), *exported.inner_diffs.values()], make_session)
     names = [output.name for output in session.get_outputs()]
     found = dict(zip(names, run(session, names, exported.feeds(fed), "the exported model"), strict=True))
-    return Side(
-        "ONNX Runtime",
-        {result: found[name] for result, name in exported.inner_data.items()},
-        {result: found[name] for result, name in exported.inner_diffs.items()},
-        {key: found[name] for key, name in exported.outputs.items()},
-    )
+    arrays = {key: found[name] for key, name in exported.outputs.items()}
+    side = side_of("ONNX Runtime", net, results, arrays, fed)
+    side.data = {result: found[name] for result, name in exported.inner_data.items()} | side.data
+    side.diffs = {result: found[name] for result, name in exported.inner_diffs.items()} | side.diffs
+    return side
 
 
 def session_giving(exported: Exported, names: Sequence[str], make_session: MakeSession) -> onnxruntime.InferenceSession:

@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from caffe_tools.check.agreement import Agreement, Judge
+from caffe_tools.check.checked_layer import CheckedLayer, make_layer
 from caffe_tools.check.trial import Trial, Values, apart
 from caffe_tools.check.written_diff import WrittenDiff
 from caffe_tools.errors import NetError
-from caffe_tools.net.blob import Blobs
 from caffe_tools.net.draw import Reader
 from caffe_tools.net.python_layer import PythonLayer
-from caffe_tools.prototxt.layer_spec import LayerSpec
-from caffe_tools.prototxt.message import Message
+
+__all__ = ["GradientRow", "gradcheck", "make_layer"]
 
 MOST_TOPS = 8
 """So many are tried where a layer does not say how many it has."""
@@ -39,32 +39,6 @@ class GradientRow:
 
     def as_json(self) -> dict:
         return asdict(self)
-
-
-class CheckedLayer(PythonLayer):
-    """A Python layer whose learnable blobs are float64, and of which more can be had."""
-
-    def __init__(self, spec: LayerSpec, allow_modules: Sequence[str]) -> None:
-        super().__init__(spec, allow_modules)
-        self._allow_modules = allow_modules
-        if isinstance(getattr(self.instance, "blobs", None), Blobs):
-            self.instance.blobs = Blobs(np.float64)
-
-    def another(self) -> CheckedLayer:
-        return CheckedLayer(self.spec, self._allow_modules)
-
-
-def make_layer(module: str, name: str, param_str: str, allow_modules: Sequence[str]) -> CheckedLayer:
-    """The Python layer as a net would make it, its learnable blobs in float64; NetError where the class is none."""
-    message = Message()
-    python_param = message.add("python_param", Message())
-    for field, value in (("module", module), ("layer", name), ("param_str", param_str)):
-        python_param.add(field, value)
-    layer = CheckedLayer(LayerSpec(name=name, type="Python", phase="TRAIN", message=message), allow_modules)
-    missing = [method for method in ("setup", "reshape", "forward", "backward") if not hasattr(layer.instance, method)]
-    if missing:
-        raise NetError(f"{module}:{name} is no Caffe layer: it has no {', '.join(missing)}")
-    return layer
 
 
 def gradcheck(
@@ -113,6 +87,12 @@ def _check_number_of_bottoms(layer: PythonLayer, number: int) -> None:
         )
 
 
+def _with_hint(error: NetError) -> NetError:
+    """What may be wrong with an index: the drawn bottoms are no labels."""
+    hint = " (a bottom that holds labels is named by --label INDEX=CLASSES)"
+    return NetError(f"{error}{hint}") if "IndexError" in str(error) else error
+
+
 class _Check:
     def __init__(
         self,
@@ -159,12 +139,13 @@ class _Check:
                         likely = self._drawn(count, labels, probabilities=True)
                         self.trial = likely if self._is_finite(likely) else self.trial
                 except NetError as error:
-                    first = first or error
+                    first = first or _with_hint(error)
                 else:
                     self.labels = labels
                     self.asked = [asked and i not in labels for i, asked in enumerate(self.asked)]
                     return
-        raise first or NetError("no top")
+        assert first is not None
+        raise first
 
     @staticmethod
     def _is_finite(trial: Trial) -> bool:

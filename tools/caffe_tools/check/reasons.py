@@ -46,8 +46,8 @@ class Reasons:
 
     def _forward(self) -> Iterator[str]:
         for result in self._results.makers:
-            row = self._of("data", result)
-            if row is None or row.agrees:
+            row, judged = self._of("data", result), self._rows.get(DATA.key(result.blob))
+            if row is None or row.agrees or (judged and not judged.agrees):
                 continue
             chain, below = self._down_to_known(result)
             before = [self._of("data", source) for source in below]

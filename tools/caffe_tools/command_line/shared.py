@@ -29,7 +29,9 @@ DISAGREES, BAD_INPUT, INTERRUPTED = 1, 2, 130
 """The exit codes."""
 
 MOST_ELEMENTS = 2**31 - 1
-"""Of a blob: Caffe counts them in an int."""
+"""Of a blob: Caffe counts them in an int (standard/limits.py has it too, and brings more)."""
+NO_FILES = ("name", "type", "bottom", "top", "module", "layer", "input", "stage", "not_stage", "snapshot_prefix")
+"""The fields of a prototxt whose strings name something else."""
 REPEATED: dict[str, Any] = {"action": "append", "default": []}
 """An option that may be given several times."""
 
@@ -187,14 +189,16 @@ def refuse_overwriting(options: argparse.Namespace) -> None:
         refuse_to_write(existing, input_files(options))
 
 
-def refuse_to_write(outputs: Iterable[str | os.PathLike], inputs: Iterable[str]) -> None:
+def refuse_to_write(
+    outputs: Iterable[str | os.PathLike], inputs: Iterable[str], advice: str = "name another file"
+) -> None:
     """CaffeToolsError where one of the files ``outputs`` is one of ``inputs``, which name files alone."""
-    known = list(inputs)
+    known = [name for name in inputs if os.path.isfile(name)]
     for path in outputs:
         for name in known:
             if os.path.samefile(path, name):
                 which = "an input" if str(path) == name else f"the input {name}"
-                raise CaffeToolsError(f"cannot write {path}: it is {which} of this command; name another file")
+                raise CaffeToolsError(f"cannot write {path}: it is {which} of this command; {advice}")
 
 
 def input_files(options: argparse.Namespace) -> list[str]:
@@ -219,29 +223,31 @@ def _module_names(options: argparse.Namespace) -> list[str]:
 
 
 def named_files(path: str | None) -> list[str]:
-    """The files that a prototxt names: a solver's nets and weights, lists of images, mean files, a matrix."""
-    try:
-        message = prototxt.load(path) if path else Message()
-    except CaffeToolsError:
-        return []  # the command itself says what is wrong with it
-    folder, found = os.path.dirname(path or ""), []
-    for text in _strings(message):
-        for name in (text, os.path.join(folder, text)):
-            if os.path.isfile(name):
-                found.append(name)
-                if name.endswith(".prototxt") and not os.path.samefile(name, path or ""):
-                    found += named_files(name)
-                break
+    """The files that a prototxt names, and those that they name: a solver's nets and weights, lists, a mean image."""
+    found: list[str] = []
+    waiting = [path] if path else []
+    while waiting:
+        prototxt_file = waiting.pop()
+        try:
+            message = prototxt.load(prototxt_file)
+        except CaffeToolsError:
+            continue  # no prototxt, or the command itself says what is wrong with it
+        for text in _strings(message):
+            for name in (text, os.path.join(os.path.dirname(prototxt_file), text)):
+                if os.path.isfile(name) and name not in found:
+                    found.append(name)
+                    waiting += [name] if name.endswith((".prototxt", ".pt", ".txt")) else []
     return found
 
 
 def _strings(message: Message) -> Iterator[str]:
-    """Every quoted string, and what is quoted within one (a param_str that names files)."""
-    for _, value in message:
+    """Every quoted string that may name a file, and the words within it that do (a param_str names files too)."""
+    for field, value in message:
         if isinstance(value, Message):
             yield from _strings(value)
-        elif type(value) is str:
-            yield from (text for text in (value, *re.findall(r"""["']([^"']+)["']""", value)) if "\0" not in text)
+        elif type(value) is str and field not in NO_FILES and "\0" not in value:
+            yield value
+            yield from (word for word in re.findall(r"""[^\s,'"{}\[\]]+""", value) if "." in word)
 
 
 def _refuse_solver(message: Message, path: str) -> None:

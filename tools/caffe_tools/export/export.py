@@ -88,8 +88,10 @@ def export(net: Net, options: ExportOptions | None = None) -> Exported:
     training = TrainingGraph(forward) if options.training else None
     if training:
         first = forward.computed([blob for blob, *_ in training.losses] or blobs)
-    if not first and len(forward.results) > len(forward.inputs) and (training or not options.blobs):
-        raise _no_outputs(forward)
+    made = forward.computed(forward.results)
+    if not first and made and (training or not options.blobs):
+        inner = some_of([split_key(key)[1] for key in made][::-1])
+        raise ExportError(f"the net has no outputs (its end is a Silence): name blobs with --to; it computes {inner}")
     if training:
         inputs |= TOP_DIFF.keyed(training.top_diffs)
         outputs = first | training.diffs(options.input_gradients, options.all_blobs) | forward.updates() | outputs
@@ -117,14 +119,6 @@ def _check_opset(opset: int) -> None:
             f"opset {opset} is not supported: give {OPSET} to {newest_opset()}, the newest that the installed"
             " ONNX Runtime takes"
         )
-
-
-def _no_outputs(forward: ForwardGraph) -> ExportError:
-    inner = [blob for blob in forward.results if blob not in forward.inputs]
-    return ExportError(
-        f"the net has no outputs: nothing that it computes is left for one (its end is a Silence). Name blobs with"
-        f" --to: it computes {some_of(inner[::-1])}"
-    )
 
 
 def _finished(net: Net, op: Builder, forward: ForwardGraph, options: ExportOptions) -> ir.Model:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from caffe_tools import standard
-from caffe_tools.errors import ExportError, nearest
+from caffe_tools.errors import ExportError, few, nearest
 from caffe_tools.export.fold import fold as folding
 from caffe_tools.export.functions import LayerFunction
 from caffe_tools.export.options import ExportOptions
@@ -142,8 +142,12 @@ class ForwardGraph:
         if not spec.tops:
             return []  # a layer that looks at its bottoms (shows or logs them) has no part in the numbers
         self.op.parameters = [self._stored(index) for index in range(len(layer.blobs))]
+        known = len(self.op.defined_gradients)
         with self.op.layer(spec.name), layer.naming():
             tops = instance.onnx(self.op, *bottoms)
+        self.op.defined_gradients[known:] = [
+            replace(defined, rule=layer.naming()(defined.rule)) for defined in self.op.defined_gradients[known:]
+        ]
         tops = tops if isinstance(tops, (tuple, list)) else (tops,)
         self._check_tops(placed, f"{cls.__name__}.onnx()", tops)
         self.functions[spec.name] = LayerFunction(
@@ -290,7 +294,7 @@ def region_blobs(net: Net) -> set[str]:
 def first_dims(net: Net) -> tuple[int | None, int | None]:
     """The batch size and the number of regions: the first dim of the first blob of each kind that the net is fed."""
     regions = region_blobs(net)
-    made = [placed for placed in net.placed if not placed.bottoms]
+    made = [placed for placed in net.placed if not placed.bottoms and not placed.layer.blobs]
     fed = [(name, top.shape) for placed in made for name, top in zip(placed.spec.tops, placed.tops, strict=True)]
     batch = next((shape[0] for name, shape in fed if shape and name not in regions), None)
     count = next((shape[0] for name, shape in fed if shape and name in regions), None)
@@ -310,7 +314,7 @@ def _refuse_without_expression(net: Net) -> None:
         spec, name = lacking[0]
         raise _export_error(spec, f"{name} has no ONNX expression: {how}")
     if lacking:
-        listed = ", ".join(f"{spec.name!r} ({name}, {spec.position})" for spec, name in lacking)
+        listed = few((f"{spec.name!r} ({name}, {spec.position})" for spec, name in lacking), 100)
         raise ExportError(f"{len(lacking)} Python layers have no ONNX expression: {listed}; for each, {how}")
 
 

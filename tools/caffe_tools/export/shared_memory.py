@@ -28,6 +28,8 @@ class Graph(Protocol):
     options: ExportOptions
     current: dict[str, ir.Value]
     results: dict[str, list[ir.Value]]
+    parameters: dict[str, ir.Value]
+    shared: dict[str, str]
 
     def update_of(self, name: str, value: ir.Value) -> None: ...
 
@@ -56,9 +58,18 @@ class SharedMemory:
             self._join(tops)
         elif sharing is not None:
             self._join([bottoms[0], *tops])
+            if sharing is Sharing.IN_PASSES and bottoms[0] in self._learnable:
+                self._take_diff(bottoms[0])
         elif placed.runs_backward:
             for bottom in set(bottoms).difference(tops):
                 self._readers.setdefault(bottom, []).append(placed)
+
+    def _take_diff(self, name: str) -> None:
+        """The top of a Parameter layer has the diff of a Flatten's top from its backward on: none reaches the learnable
+        blob, so that in Caffe it does not learn."""
+        graph, learnable = self._graph, self._learnable[name]
+        stored = graph.parameters[graph.shared.get(learnable, learnable)]
+        graph.op.define_gradient([graph.current[name]], [stored], lambda diff: [None])
 
     def _join(self, names: Sequence[str]) -> None:
         group = set(names).union(*(self._groups.get(name, ()) for name in names))

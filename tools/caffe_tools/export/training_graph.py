@@ -44,6 +44,9 @@ class TrainingGraph:
             results = Results(forward.net)
             stays = {blob: results.whose_diff_stays(blob).number for blob in forward.results}
             wanted |= DIFF.keyed({blob: values[stays[blob] - 1] for blob, values in forward.results.items()})
+            # the gradient nearest to the loss comes first: those below may be the same value, and are copies of it then
+            gradients_of_blobs = [key for key in wanted if split_key(key)[0] == DIFF]
+            wanted = {key: wanted[key] for key in reversed(gradients_of_blobs)} | wanted
         found = {}
         inner = forward.inner() if of_all_blobs else {}
         diffs = gradients(op, self._seeds, list(wanted.values()), list(inner.values()))

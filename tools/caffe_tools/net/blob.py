@@ -13,6 +13,7 @@ from typing import NoReturn
 import numpy as np
 
 from caffe_tools.errors import NetError
+from caffe_tools.standard.limits import too_large
 
 
 class Blob:
@@ -51,6 +52,8 @@ class Blob:
         shape = tuple(int(dim) for dim in shape)
         if any(dim < 0 for dim in shape):
             raise NetError(f"a blob cannot have the shape {shape}: every dim must be 0 or more")
+        if reason := too_large(shape):
+            raise NetError(f"a blob cannot have the shape {shape}: {reason}")
         if shape == self._views["data"].shape == self._views["diff"].shape:
             return
         count = math.prod(shape)
@@ -72,8 +75,9 @@ class Blob:
     def _share(self, part: str, other: Blob) -> None:
         memory = other._memory[part]
         if self._memory[part] is not memory:
+            view = other._views[part]
             self._memory[part] = memory
-            self._views[part] = memory[: self.count].reshape(self.shape)
+            self._views[part] = view if view.shape == self.shape else view.reshape(self.shape)
 
     def adopt(self, array: np.ndarray) -> None:
         """Hold ``array`` itself as data, in its shape: weights that were read need not be copied."""

@@ -36,7 +36,7 @@ def _constant(shape: tuple, filler: Values, random: np.random.Generator, where: 
 
 
 def _uniform(shape: tuple, filler: Values, random: np.random.Generator, where: str) -> np.ndarray:
-    if not filler.min <= filler.max:
+    if not -math.inf < filler.min <= filler.max < math.inf:
         raise NetError(f"{where}: the uniform filler's min {filler.min:g} must not be above its max {filler.max:g}")
     return random.uniform(filler.min, filler.max, shape)
 

@@ -27,6 +27,11 @@ class EmbeddedLayer(Protocol):
         """Whether a gradient may change learnable blob ``index``."""
         return True
 
+    @property
+    def makes_data(self) -> bool:
+        """Whether what it makes from nothing is fed to a graph of the net."""
+        return False
+
     def allow_force_backward(self, index: int) -> bool:
         """Whether ``force_backward`` asks for a gradient toward bottom ``index``."""
         return True
@@ -40,6 +45,10 @@ class EmbeddedLayer(Protocol):
 
     def forward(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
         """Write the data of the tops."""
+
+    def repeat(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
+        """Forward with the random numbers and states of the last pass."""
+        self.forward(bottoms, tops)
 
     def backward(
         self, tops: Sequence[Blob], propagate_down: Sequence[bool], bottoms: Sequence[Blob], learn: Sequence[bool]
@@ -82,6 +91,11 @@ class PlacedLayer:
         """Those of the learnable blobs that no gradient changes, but a forward pass may."""
         parts = enumerate(self.learnable.items())
         return {name: blob for index, (name, blob) in parts if not self.layer.learns(index)}
+
+    @property
+    def makes_data(self) -> bool:
+        """Whether what it makes from nothing is fed to a graph of the net."""
+        return self.layer.makes_data
 
     def reshape(self) -> None:
         before = [top.diff for top in self.tops]

@@ -32,6 +32,7 @@ from caffe_tools.prototxt.message import Message
 from caffe_tools.prototxt.net_spec import NetSpec, survey
 from caffe_tools.standard.data.input import Source
 from caffe_tools.standard.form import field_faults
+from caffe_tools.standard.limits import naming_extremes
 
 TRAIN, TEST = 0, 1
 """The phases, numbered as in pycaffe."""
@@ -121,7 +122,8 @@ class Net:
         spec = layer.spec
         bottoms = [self.blobs[name] for name in spec.bottoms]
         tops = [self.blobs.setdefault(name, Blob()) for name in spec.tops]
-        layer.reshape(bottoms, tops)
+        with naming_extremes(spec):
+            layer.reshape(bottoms, tops)
         weights = spec.loss_weights or [1.0 if layer.is_loss and i == 0 else 0.0 for i in range(len(tops))]
         if len(weights) != len(tops):
             raise spec.error(
@@ -221,6 +223,18 @@ class Net:
         for placed in self.placed:
             placed.reshape()
 
+    def forward_data(self) -> None:
+        """Run the layers that make data: each reshapes first, and may load its sample then."""
+        for placed in self.placed:
+            if placed.makes_data:
+                placed.forward()
+
+    def reshape_behind_data(self) -> None:
+        """Carry the shapes of the data through the net, without disturbing the layers that made it."""
+        for placed in self.placed:
+            if not placed.makes_data:
+                placed.reshape()
+
     def forward(
         self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: Any
     ) -> dict[str, np.ndarray]:
@@ -296,6 +310,7 @@ class Net:
     def share_with(self, other: Net) -> None:
         """Use the data of the other net's learnable blobs, where the layers' names agree."""
         stored_blobs.share_with(self.layers, other.params)
+        self.given_weights |= other.given_weights
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the learnable blobs as a .caffemodel that Caffe reads."""

@@ -72,15 +72,19 @@ class PythonLayer(EmbeddedLayer):
     def blobs(self) -> list[Blob]:
         return getattr(self.instance, "blobs", [])
 
+    @property
+    def makes_data(self) -> bool:
+        return not self.spec.bottoms and not hasattr(self.instance, "onnx")
+
     def allow_force_backward(self, index: int) -> bool:
         """A layer may say, as Caffe's C++ layers do, that ``force_backward`` asks nothing toward this bottom."""
-        allow = getattr(self.instance, "allow_force_backward", None)
         with self.naming():
+            allow = getattr(self.instance, "allow_force_backward", None)
             return True if allow is None else bool(allow(index))
 
     def holds(self, index: int) -> str | None:
-        holds = getattr(self.instance, "holds", None)
         with self.naming():
+            holds = getattr(self.instance, "holds", None)
             return holds(index) if callable(holds) else None
 
     def reshape(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:

@@ -16,6 +16,7 @@ from caffe_tools.net.layer import EmbeddedLayer
 from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.standard.data.input import Source
 from caffe_tools.standard.form import check_counts
+from caffe_tools.standard.limits import expect_size
 
 
 class SourceLayer(EmbeddedLayer):
@@ -40,6 +41,10 @@ class SourceLayer(EmbeddedLayer):
         self._random = random
         self._is_set_up = False
 
+    @property
+    def makes_data(self) -> bool:
+        return True
+
     def reshape(self, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
         """The tops get their shapes when the net is made, and keep those that their users give them later."""
         if not self._is_set_up:
@@ -58,6 +63,7 @@ class SourceLayer(EmbeddedLayer):
                 f"the prototxt does not tell the shape of its top {top!r}: feed the blob (--inputs, an array in/{top}),"
                 " or put an Input layer in its place"
             )
+        expect_size(self.spec, f"its top {top!r}", shape)
         return shape
 
     def _fill(self, tops: Sequence[Blob], refill: bool) -> None:

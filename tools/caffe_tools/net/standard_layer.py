@@ -12,6 +12,7 @@ from caffe_tools.graph.session import run
 from caffe_tools.net import fillers
 from caffe_tools.net.blob import Blob
 from caffe_tools.net.keys import part_of
+from caffe_tools.net.layer import EmbeddedLayer
 from caffe_tools.net.layer_graph import LayerGraph, Shape
 from caffe_tools.net.learnable import adopted
 from caffe_tools.net.shared_memory import share_backward, share_forward
@@ -56,6 +57,10 @@ class StandardLayer:
     def layer(self) -> Layer:
         """What the layer's function said of it when it was built last."""
         return self._graph.layer
+
+    @property
+    def makes_data(self) -> bool:
+        return False
 
     def allow_force_backward(self, index: int) -> bool:
         return index not in self.kind.labels
@@ -198,3 +203,8 @@ class StandardLayer:
         feeds = {name: value for name, value in feeds.items() if name in wanted}
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, run(session, names, feeds, f"{self.spec.place} {what}"), strict=True))
+
+
+def shares_learnable(layer: EmbeddedLayer) -> bool:
+    """Whether its top is its learnable blob."""
+    return isinstance(layer, StandardLayer) and layer.layer.sharing is Sharing.PARAMETER

@@ -7,35 +7,20 @@ measured, probe by probe; where there is one, it is looked for among the scales.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from caffe_layers.contract import LayerError
 from caffe_tools.referee.loss_formulas import Question
 from caffe_tools.referee.mistakes import Reading, readings
+from caffe_tools.referee.observation import LOSS, Observation
 from caffe_tools.referee.scales import Scale, divisors, factors, right_factor
 
-LOSS = ""
-"""The key of the loss among the tensors; gradients have their names."""
 MOST_DEPARTURES = 2.0
 CONSTANT_COST = 2.5
 ALTERNATIVES = 3
-
-
-@dataclass
-class Observation:
-    """One probe: what the loss was asked, what the graph gave (by tensor), and how far off is still equal."""
-
-    probe: str
-    question: Question
-    found: Mapping[str, np.ndarray]
-    expected: Mapping[str, np.ndarray]
-    tolerance: Mapping[str, float]
-    """Absolute, by tensor."""
-    spread: Callable[[np.ndarray], Mapping[str, np.ndarray]]
-    """From a gradient by the scores to the gradients that are claimed."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +56,40 @@ class _Factor:
 
 
 def diagnose(
-    observations: Sequence[Observation], wrong: Sequence[str], loss_name: str, loss_weight: float
+    observations: Sequence[Observation],
+    wrong: Sequence[str],
+    loss_name: str,
+    loss_weight: float,
+    constants: Collection[float] = (),
 ) -> list[Diagnosis]:
-    """One diagnosis for each group of wrong tensors that a mistake explains together."""
-    search = _Search(observations, wrong, loss_weight)
+    """One diagnosis for each group of wrong tensors that a mistake explains together.
+
+    Where nothing explains all probes, those with soft targets, extreme scores or both may be otherwise besides; then
+    that is said. ``constants`` are small numbers that the graph has.
+    """
+    first: list[Diagnosis] = []
+    for soft, extreme in ((True, True), (False, True), (True, False), (False, False)):
+        kept = [o for o in observations if (soft or not o.has_soft_targets) and (extreme or not o.is_extreme)]
+        if not kept or (first and len(kept) == len(observations)):
+            continue
+        left = [o for o in observations if not any(o is one for one in kept)]
+        still_wrong = [tensor for tensor in wrong if any(one.differs(tensor) for one in kept)]
+        found = _diagnoses(kept, still_wrong, loss_name, loss_weight, constants) if still_wrong else []
+        if all(one.departures for one in found):
+            besides = [tensor for tensor in wrong if tensor not in still_wrong]
+            return [_but(one, left, loss_name) for one in found] + _elsewhere(besides, left, loss_name)
+        first = first or found
+    return first
+
+
+def _diagnoses(
+    observations: Sequence[Observation],
+    wrong: Sequence[str],
+    loss_name: str,
+    loss_weight: float,
+    constants: Collection[float],
+) -> list[Diagnosis]:
+    search = _Search(observations, wrong, loss_weight, constants)
     explanations = {tensor: search.explanations(tensor) for tensor in wrong}
     names = {tensor: tensor or loss_name for tensor in wrong}
     gradients = [tensor for tensor in wrong if tensor != LOSS]
@@ -85,6 +100,40 @@ def diagnose(
             break
     loss_is_right = LOSS not in wrong and any(LOSS in observation.found for observation in observations)
     return [_diagnosis(group, found, search, names, loss_is_right) for group, found in zip(groups, shared, strict=True)]
+
+
+SOFT = "soft targets are weighed otherwise"
+
+
+def _but(diagnosis: Diagnosis, left: Sequence[Observation], loss_name: str) -> Diagnosis:
+    """Which probes it does not explain."""
+    keys = [LOSS if tensor == loss_name else tensor for tensor in diagnosis.tensors]
+    text = diagnosis.text
+    if any(one.has_soft_targets and one.differs(key) for one in left for key in keys):
+        text += f", on targets of 0 and 1 ({SOFT})"
+    extreme = [(one, key) for one in left for key in keys if one.is_extreme and one.differs(key)]
+    if extreme:
+        reasons = [one.reasons[key] for one, key in extreme if key in one.reasons]
+        text += ", but for extreme scores" + (f" ({reasons[0]})" if reasons else "")
+    return replace(diagnosis, text=text)
+
+
+def _elsewhere(wrong: Sequence[str], left: Sequence[Observation], loss_name: str) -> list[Diagnosis]:
+    """Of tensors that differ on soft targets or extreme scores alone."""
+    found = []
+    for tensor in wrong:
+        differing = [one for one in left if one.differs(tensor)]
+        worst = next((one for one in differing if tensor in one.reasons), differing[0])
+        name = tensor or loss_name
+        departures: tuple[str, ...]
+        if tensor in worst.reasons:
+            departures, text = ("not-finite",), f"{name}: {worst.reasons[tensor]}"
+        elif all(one.has_soft_targets for one in differing):
+            departures, text = ("soft-targets",), f"{name} agrees on targets of 0 and 1: {SOFT}"
+        else:
+            departures, text = (), f"{name}: no known mistake explains the difference on extreme scores"
+        found.append(Diagnosis((name,), departures, text, _numbers([worst], tensor)))
+    return found
 
 
 def _shared(found: Sequence[Sequence[_Explanation]]) -> list[_Explanation]:
@@ -102,24 +151,31 @@ def _diagnosis(
 ) -> Diagnosis:
     tensors = tuple(names[tensor] for tensor in group)
     who = " and ".join(filter(None, [", ".join(tensors[:-1]), tensors[-1]]))
-    numbers = search.numbers(group[0])
+    numbers = _numbers(search.observations, group[0])
     if not found:
         text = f"{who}: no known mistake explains the difference ({search.tried} tried)"
         return Diagnosis(tensors, (), text, numbers)
     best, *others = sorted(found, key=lambda explanation: (explanation.cost, explanation.order))
     only = "the loss is right, but " if loss_is_right else ""
     verb = "would agree" if not only else "would agree only"
-    alternatives = (*best.same, *(other.says for other in others if other.cost == best.cost))[:ALTERNATIVES]
+    others_say = (*best.same, *(other.says for other in others if other.cost == best.cost))
+    alternatives = tuple(says for says in dict.fromkeys(others_say) if says != best.says)[:ALTERNATIVES]
     return Diagnosis(tensors, best.names, f"{only}{who} {verb} if {best.says}", numbers, alternatives)
 
 
 class _Search:
     """The candidates, computed once for all probes."""
 
-    def __init__(self, observations: Sequence[Observation], wrong: Iterable[str], loss_weight: float) -> None:
+    def __init__(
+        self,
+        observations: Sequence[Observation],
+        wrong: Iterable[str],
+        loss_weight: float,
+        constants: Collection[float],
+    ) -> None:
         self.observations, self.loss_weight = observations, loss_weight
         first = observations[0].question
-        self.readings = list(readings(first))
+        self.readings = list(readings(first, constants))
         self.scales = self._scales(first)
         self.right = self._values(Scale("", "", right_factor))
         self.wants_gradients = any(tensor != LOSS for tensor in wrong)
@@ -146,24 +202,6 @@ class _Search:
                 scale = _Factor(CONSTANT_COST, ("constant-ratio",), says, self.right)
                 found.append(_explanation(order, reading, scale))
         return found
-
-    def numbers(self, tensor: str) -> str:
-        """The probe that shows the difference best."""
-
-        def gap(observation: Observation) -> tuple[bool, float]:
-            found, expected = observation.found[tensor], observation.expected[tensor]
-            off = float(np.max(np.abs(np.asarray(found, float) - expected), initial=0))
-            if not np.isfinite(off) or not np.any(expected):
-                return False, off
-            return True, off / observation.tolerance[tensor]
-
-        worst = max(self.observations, key=gap)
-        found, expected = np.asarray(worst.found[tensor], float), worst.expected[tensor]
-        place = np.unravel_index(int(np.argmax(np.abs(np.nan_to_num(found - expected)))), np.shape(expected))
-        at = f" at {','.join(map(str, place))}" if place else ""
-        has, wants = float(found[place]), float(np.asarray(expected)[place])
-        ratio = f", ratio {has / wants:.6g}" if wants else ""
-        return f"{worst.probe}{at}: {has:.6g} where the layer has {wants:.6g}{ratio}"
 
     def _compute(self, reading: Reading) -> list[dict[str, np.ndarray]] | None:
         """The sum and the gradients of the reading, for each probe; None where it does not apply."""
@@ -255,3 +293,22 @@ def _explanation(order: int, reading: Reading, scale: _Factor) -> _Explanation:
     says = " and ".join(part for part in (reading.says, scale.says) if part)
     names = tuple(name for name in (reading.name, *scale.names) if name)
     return _Explanation(scale.cost + reading.cost, order, names, says, tuple(scale.same) if not reading.name else ())
+
+
+def _numbers(observations: Sequence[Observation], tensor: str) -> str:
+    """The probe that shows the difference best: one with numbers, where there is one that differs."""
+
+    def gap(observation: Observation) -> tuple[bool, bool, float]:
+        found, expected = observation.found[tensor], observation.expected[tensor]
+        off = float(np.max(np.abs(np.asarray(found, float) - expected), initial=0))
+        is_number = bool(np.isfinite(off) and np.any(expected))
+        return observation.differs(tensor), is_number, off / observation.tolerance[tensor] if is_number else 0.0
+
+    worst = max(observations, key=gap)
+    found, expected = np.asarray(worst.found[tensor], float), worst.expected[tensor]
+    gaps = np.abs(found - expected)
+    place = np.unravel_index(int(np.argmax(np.where(np.isnan(gaps), np.inf, gaps))), np.shape(expected))
+    at = f" at {','.join(map(str, place))}" if place else ""
+    has, wants = float(found[place]), float(np.asarray(expected)[place])
+    ratio = f", ratio {has / wants:.6g}" if wants and np.isfinite(has) else ""
+    return f"{worst.probe}{at}: {has:.6g} where the layer has {wants:.6g}{ratio}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,16 @@ from caffe_tools.gradient.model import find
 from caffe_tools.graph.session import make_session, run
 
 Dim = int | str
+TRAINING_OPERATORS = frozenset(
+    f"com.microsoft.{name}"
+    for name in (
+        "InPlaceAccumulator InPlaceAccumulatorV2 Scale SoftmaxCrossEntropyLossInternal ZeroGradient Group PassThrough"
+        " AdamOptimizer AdamWOptimizer SGDOptimizerV2 LambOptimizer GistBinarizeEncoder ConcatTraining SplitTraining"
+        " ReduceSumTraining YieldOp RecordEvent WaitEvent MixedPrecisionScale ReduceAllL2 BatchNormInternal"
+        " DivGrad SimplifiedLayerNormalizationGrad FakeQuant PadAndUnflatten ShrunkenGather"
+    ).split()
+)
+"""Those of onnxruntime-training, next to gradients, which plain ONNX Runtime has not."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,8 @@ class ForeignGraph:
         self._sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
         unknown = _unknown_operators(self.model)
         if unknown:
-            raise GraphError(f"{self.name} cannot be run: ONNX Runtime has no operator {', '.join(unknown)}")
+            names = ", ".join(unknown)
+            raise GraphError(f"{self.name} cannot be run: ONNX Runtime has no operator {names}{_hint(unknown)}")
 
     @property
     def names(self) -> list[str]:
@@ -67,6 +79,40 @@ class ForeignGraph:
             return GraphInput(value.name, onnx.helper.tensor_dtype_to_np_dtype(type_.elem_type), dims)
         except KeyError:
             raise GraphError(f"{self.name}: the input {value.name!r} has the unknown dtype {type_.elem_type}") from None
+
+    @property
+    def small_constants(self) -> list[float]:
+        """The single numbers between 0 and 1 that the graph holds."""
+        tensors = [*self.stored.values()]
+        for node in _all_nodes(self.model.graph.node):
+            tensors += [attribute.t for attribute in node.attribute if attribute.type == onnx.AttributeProto.TENSOR]
+        floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
+        single = [one for one in tensors if one.data_type in floats and math.prod(one.dims) == 1]
+        values = [float(onnx.numpy_helper.to_array(one).reshape(())) for one in single]
+        values += [
+            attribute.f
+            for node in _all_nodes(self.model.graph.node)
+            for attribute in node.attribute
+            if attribute.type == onnx.AttributeProto.FLOAT
+        ]
+        return list(dict.fromkeys(value for value in values if 0 < value < 1))
+
+    def cut(self, name: str, value: np.ndarray) -> ForeignGraph:
+        """The part of the graph behind the inner tensor ``name``, which is an input there, such as ``value``."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        for node in model.graph.node:
+            for index, output in enumerate(node.output):
+                if output == name:
+                    node.output[index] = f"{name}/before.the.cut"
+        dtype = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+        model.graph.input.append(onnx.helper.make_tensor_value_info(name, dtype, value.shape))
+        outputs = [output for output in model.graph.output if output.name != name]
+        del model.graph.output[:]
+        model.graph.output.extend(outputs)
+        behind = ForeignGraph(model)
+        behind.name = self.name
+        return behind
 
     def run(self, feeds: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
         """The values of the tensors ``names``. Raises GraphError where ONNX Runtime fails."""
@@ -147,6 +193,14 @@ def _unknown_operators(model: onnx.ModelProto) -> list[str]:
     bodies = [model.graph.node, *(function.node for function in model.functions)]
     used = {(_domain(node), node.op_type) for body in bodies for node in _all_nodes(body)}
     return sorted(f"{domain or 'ai.onnx'}.{op_type}" for domain, op_type in used - known)
+
+
+def _hint(unknown: Iterable[str]) -> str:
+    """Where they may be had, if they are of the kind that a training graph holds."""
+    of_training = [name for name in unknown if name.endswith("Grad") or name in TRAINING_OPERATORS]
+    if not of_training:
+        return ""
+    return f" ({of_training[0]} is an operator of the package onnxruntime-training: crosscheck in a Python that has it)"
 
 
 def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:

@@ -85,6 +85,10 @@ class Formula:
     """A factor of the part of the gradient that comes from the modulating factor; 1 is right."""
     floor: float = 0.0
     """What probabilities are floored at in the loss, not in its gradient."""
+    clamp: tuple[float, float] = (0.0, 1.0)
+    """Between what probabilities are clamped; beyond, the gradient is 0."""
+    added: float = 0.0
+    """What is added to a probability before its logarithm is taken."""
 
     def sum_and_gradient(self) -> tuple[float, np.ndarray]:
         """The sum of the loss, not divided by anything, and its gradient."""
@@ -148,9 +152,16 @@ class SigmoidFormula(Formula):
         """B, and its derivative by x."""
         t, (p, rest) = self.smooth, self.probabilities
         highest = -math.log(self.floor) if self.floor else np.inf
-        positive = np.minimum(np.logaddexp(0, -self.x), highest) * t * self.pos_weight
-        negative = np.minimum(np.logaddexp(0, self.x), highest) * (1 - t) * self.neg_weight
-        return positive + negative, p * (1 - t) * self.neg_weight - rest * t * self.pos_weight
+        of_p, of_rest = np.logaddexp(0, -self.x), np.logaddexp(0, self.x)
+        share_p, share_rest = np.ones(()), np.ones(())
+        if self.clamp != (0.0, 1.0) or self.added:
+            clamped = np.clip(p, *self.clamp)
+            of_p, of_rest = -np.log(clamped + self.added), -np.log(1 - clamped + self.added)
+            share_p, share_rest = p / (p + self.added), rest / (rest + self.added)
+        positive = np.minimum(of_p, highest) * t * self.pos_weight
+        negative = np.minimum(of_rest, highest) * (1 - t) * self.neg_weight
+        slope = p * share_rest * (1 - t) * self.neg_weight - rest * share_p * t * self.pos_weight
+        return positive + negative, slope
 
     def coefficient(self) -> np.ndarray:
         t = self.smooth
@@ -160,11 +171,13 @@ class SigmoidFormula(Formula):
         coefficient, t, (p, rest) = self.coefficient(), self.smooth, self.probabilities
         losses, slope = self.cross_entropy()
         if self.gamma:
-            q = p * (1 - t) + rest * t
+            clamped = np.clip(p, *self.clamp)
+            q = p * (1 - t) + rest * t if self.clamp == (0.0, 1.0) else clamped * (1 - t) + (1 - clamped) * t
             ratio = np.divide(p * rest, q, out=np.maximum(p, rest), where=q > 0)
             slope = slope + self.gamma_term * self.gamma * (1 - 2 * t) * ratio * losses
             losses, slope = q**self.gamma * losses, q**self.gamma * slope
-        return float(np.sum(coefficient * losses)), coefficient * slope
+        inside = (p > self.clamp[0]) & (p < self.clamp[1]) if self.clamp != (0.0, 1.0) else True
+        return float(np.sum(coefficient * losses)), coefficient * slope * inside
 
 
 @dataclass(frozen=True)
@@ -207,10 +220,16 @@ class SoftmaxFormula(Formula):
         log_p = self.log_probabilities()
         p = np.exp(log_p)
         nll = np.minimum(-log_p, -math.log(self.floor)) if self.floor else -log_p
-        q = -np.expm1(log_p)
-        ratio = np.divide(-log_p, q, out=np.ones_like(q), where=q > 0)
-        modulation = q**self.gamma
-        return self.values * modulation * nll, self.values * modulation * (1 + self.gamma_term * self.gamma * p * ratio)
+        logarithm, q = -log_p, -np.expm1(log_p)
+        inside, share = np.ones(()), np.ones(())
+        if self.clamp != (0.0, 1.0) or self.added:
+            clamped = np.clip(p, *self.clamp)
+            nll = logarithm = -np.log(clamped + self.added)
+            q, share = 1 - clamped, p / (p + self.added)
+            inside = (p > self.clamp[0]) & (p < self.clamp[1]) if self.clamp != (0.0, 1.0) else inside
+        ratio = np.divide(logarithm, q, out=np.ones_like(q), where=q > 0)
+        modulation = self.values * q**self.gamma
+        return modulation * nll, modulation * inside * (share + self.gamma_term * self.gamma * p * ratio)
 
     def sum_and_gradient(self) -> tuple[float, np.ndarray]:
         losses, m = self.modulated()
@@ -227,10 +246,11 @@ class ProbabilityFormula(SoftmaxFormula):
     floor: float = 1e-20
 
     def sum_and_gradient(self) -> tuple[float, np.ndarray]:
-        floored = np.maximum(self.x, self.floor)
+        floored = np.clip(np.maximum(self.x, self.floor), *self.clamp) + self.added
         with np.errstate(divide="ignore", invalid="ignore"):
             losses = np.where(self.values != 0, -self.values * np.log(floored), 0)
-            return float(losses.sum()), np.where(self.values != 0, -self.values / floored, 0)
+            inside = (self.x >= self.clamp[0]) & (self.x <= self.clamp[1])
+            return float(losses.sum()), np.where((self.values != 0) & inside, -self.values / floored, 0)
 
 
 # From a question to its formula ---------------------------------------------------------------------------------------

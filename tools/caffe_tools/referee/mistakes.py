@@ -7,60 +7,33 @@ gradient or to both, since exporters get one right and the other wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from caffe_layers.params import Parameter, ValueRefused
 from caffe_tools.referee import wrong_sums
+from caffe_tools.referee.departures import AS_DEFINED, Reading, with_fields, with_params
 from caffe_tools.referee.loss_formulas import Question, formula
-from caffe_tools.referee.wrong_sums import SumAndGradient
+from caffe_tools.referee.numerics import numerics
+from caffe_tools.referee.sides import sides
 
 
-@dataclass(frozen=True)
-class Departure:
-    """What a graph may do otherwise; ``says`` goes on after "agrees if"."""
-
-    name: str
-    says: str
-    compute: Callable[..., Any]
-    """Of a reading: the sum and its gradient, not divided by anything. Of a scale: the factor of both."""
-    cost: float = 1.0
-
-
-Reading = Departure
-AS_DEFINED = Reading("", "", lambda question: formula(question).sum_and_gradient(), 0.0)
-
-
-def with_params(name: str, says: str, **changes: Any) -> Reading:
-    """The layer with other parameters; a change may be a function of the question's parameters."""
-
-    def compute(question: Question) -> SumAndGradient:
-        new = {key: value(question.params) if callable(value) else value for key, value in changes.items()}
-        return formula(question.but(**new)).sum_and_gradient()
-
-    return Reading(name, says, compute)
-
-
-def with_fields(name: str, says: str, change: Callable[..., dict[str, Any]]) -> Reading:
-    """The formula with other fields."""
-
-    def compute(question: Question) -> SumAndGradient:
-        plain = formula(question)
-        return replace(plain, **change(plain)).sum_and_gradient()
-
-    return Reading(name, says, compute)
-
-
-def readings(question: Question) -> Iterator[Reading]:
-    """The readings that make sense for the question, the right one first, likelier ones before others."""
+def readings(question: Question, constants: Collection[float] = ()) -> Iterator[Reading]:
+    """The readings that make sense for the question, the right one first, likelier ones before others; ``constants``
+    are small numbers that the graph has, which may be its epsilons."""
     yield AS_DEFINED
-    yield from (_of_the_family if question.layer.family else _other_parameters)(question)
+    if question.layer.family:
+        yield from _of_the_family(question, constants)
+        yield from numerics(question, constants)
+        yield from _gradients(question)
+    else:
+        yield from _other_parameters(question)
 
 
-def _of_the_family(question: Question) -> Iterator[Reading]:
+def _of_the_family(question: Question, constants: Collection[float]) -> Iterator[Reading]:
     params = question.params
     if params.get("alpha") is not None:
         yield from _alpha(question)
@@ -71,11 +44,13 @@ def _of_the_family(question: Question) -> Iterator[Reading]:
         yield from _ignored(question)
     if params.get("label_smoothing"):
         yield from _smoothing(question)
+    if "label_smoothing" in params:
+        yield from _other_smoothing(question, constants)
     yield from _targets(question)
     yield from _background(question)
     yield from _activation(question)
-    yield from _numerics(question)
-    yield from _gradients(question)
+    if question.is_sigmoid:
+        yield from sides(question)
 
 
 WITHOUT_WEIGHTS = Reading(
@@ -277,8 +252,19 @@ def _smoothing(question: Question) -> Iterator[Reading]:
     if question.is_sigmoid:
         yield with_share(
             "label_smoothing-over-classes",
-            f"label_smoothing spread eps / {channels}, not eps / 2",
+            f"the target were t (1 - eps) + eps / C, with C = {channels} classes, not eps / 2",
             lambda f: f.smoothing / channels,
+        )
+    yield with_fields(
+        "label_smoothing-by-share",
+        f"the target were t (1 - eps / C) + eps / C, with C = {channels} classes",
+        lambda f: {"t": (1 - f.smoothing / channels) * f.t + f.smoothing / channels, "smoothing": 0.0},
+    )
+    if question.is_sigmoid:
+        yield with_fields(
+            "label_smoothing-by-half",
+            "the target were t (1 - eps / 2) + eps / 2",
+            lambda f: {"t": (1 - f.smoothing / 2) * f.t + f.smoothing / 2, "smoothing": 0.0},
         )
     elif channels > 1:
         yield with_share(
@@ -291,6 +277,16 @@ def _smoothing(question: Question) -> Iterator[Reading]:
         "label_smoothing took eps from the target and gave it to no class",
         lambda f: 0.0,
     )
+
+
+def _other_smoothing(question: Question, constants: Collection[float]) -> Iterator[Reading]:
+    """By the numbers that the graph has, and by the usual ones."""
+    own = question.params["label_smoothing"]
+    numbers = [*constants, *(1 - value for value in constants), 0.1, 0.05, 0.2]
+    for text in dict.fromkeys(f"{value:.4g}" for value in numbers if 1e-3 <= value <= 0.5):
+        if abs(float(text) - own) > 1e-4:
+            says = f"label_smoothing were {text}" + (", where it is 0" if not own else "")
+            yield with_params(f"label_smoothing={text}", says, label_smoothing=float(text))
 
 
 def _targets(question: Question) -> Iterator[Reading]:
@@ -366,18 +362,6 @@ def _activation(question: Question) -> Iterator[Reading]:
                     f"the softmax ran over axis {axis}, not {own}",
                     lambda f, axis=axis: {"over": axis},
                 )
-
-
-def _numerics(question: Question) -> Iterator[Reading]:
-    own = formula(question).floor
-    for text in ("1.17549435e-38", "1e-20", "1e-16", "1e-15", "1e-12", "1e-10", "1e-8", "1e-7", "1e-6"):
-        floor = float(text)
-        if floor < 1e-30:
-            text = "FLT_MIN, as in Caffe's SoftmaxWithLoss"
-        if floor != own:
-            yield with_fields(
-                f"floor={floor:g}", f"probabilities were floored at {text}", lambda f, floor=floor: {"floor": floor}
-            )
 
 
 def _gradients(question: Question) -> Iterator[Reading]:

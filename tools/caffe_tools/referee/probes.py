@@ -7,7 +7,7 @@ parameters that inputs carry. A bottom that an input reaches only through casts 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,12 @@ class Probe:
     name: str
     feeds: Mapping[str, np.ndarray]
     convention: str = ""
+    graph: ForeignGraph | None = None
+    """What is run, where that is a part of the graph."""
+    source: str | None = None
+    """The graph's input that the scores are, apart from dtype and shape."""
+    rehearsal: Mapping[str, np.ndarray] | None = None
+    """Feeds of that part with scores of another batch: what differs there is not computed from the scores alone."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,21 @@ class Draw:
 
     def probes(self) -> Iterator[Probe]:
         for plan in self._plans():
-            yield Probe(plan.name, self._feeds(plan), plan.convention)
+            feeds = self._feeds(plan)
+            if plan.extreme and self.sources[0] is None:
+                yield self._behind_scores(plan, feeds)
+            else:
+                yield Probe(plan.name, feeds, plan.convention, source=self.sources[0])
+
+    def _behind_scores(self, plan: _Plan, feeds: dict[str, np.ndarray]) -> Probe:
+        """The scores are inside the graph: the part behind them is run, with extreme ones."""
+        name = self.bottoms[0]
+        inner = self.graph.run(feeds, [name])[name]
+        extreme = self._scores(inner.shape, plan).astype(inner.dtype)
+        moderate = self.graph.run(self._feeds(replace(plan, extreme=False)), [name])[name]
+        return Probe(
+            plan.name, {**feeds, name: extreme}, graph=self.graph.cut(name, inner), rehearsal={**feeds, name: moderate}
+        )
 
     def _plans(self) -> Iterator[_Plan]:
         params = self.params
@@ -106,9 +126,8 @@ class Draw:
         if params.get("ignore_label") is not None:
             yield _Plan("no ignored labels", "without_ignored")
             yield _Plan("all ignored", "ignored")
-        if self.sources[0] is not None:
-            scores = "probabilities of 0" if self.layer.scores_are_probabilities else "extreme scores"
-            yield _Plan(scores, extreme=True)
+        scores = "probabilities of 0" if self.layer.scores_are_probabilities else "extreme scores"
+        yield _Plan(scores, extreme=True)
         if target == "index" or self.is_one_hot or self.graph.inputs[self.sources[1]].dtype.kind != "f":
             return
         yield _Plan("soft targets", "soft")

@@ -4,7 +4,7 @@ is whether the two agree, and if not, what the graph computes in its place."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -18,9 +18,11 @@ from caffe_layers.params import complete, parse
 from caffe_tools.errors import GraphError
 from caffe_tools.files import strict_json
 from caffe_tools.gradient.model import find
-from caffe_tools.referee.diagnosis import LOSS, Diagnosis, Observation, diagnose
+from caffe_tools.referee.diagnosis import Diagnosis, diagnose
 from caffe_tools.referee.foreign_graph import Carry, ForeignGraph
 from caffe_tools.referee.loss_formulas import Question
+from caffe_tools.referee.not_finite import why_not_finite
+from caffe_tools.referee.observation import LOSS, Observation
 from caffe_tools.referee.probes import Draw, Probe, given
 
 RTOL = {"float16": 1e-2, "float32": 1e-4, "float64": 1e-6}
@@ -160,6 +162,7 @@ class _Referee:
         observations: list[Observation] = []
         for probe in probes:
             try:
+                left_out = self._not_of_scores(probe)
                 observation = self._observe(probe)
             except GraphError as error:
                 if not observations:
@@ -171,18 +174,21 @@ class _Referee:
                 if inputs is not None:
                     raise
                 raise GraphError(f"the drawn inputs do not fit, give others with --inputs: {error}") from None
-            if self._add_rows(probe, observation):
+            if self._add_rows(probe, observation, left_out):
                 observations.append(observation)
         wrong = [key for key in (LOSS, *self.gradients) if self._is_wrong(key)]
         if wrong and observations:
-            self.verdict.diagnoses = diagnose(observations, wrong, self.loss, self.loss_weight)
+            self.verdict.diagnoses = diagnose(
+                observations, wrong, self.loss, self.loss_weight, self.graph.small_constants
+            )
             self._place_mistake(wrong)
         return self.verdict
 
     def _observe(self, probe: Probe) -> Observation:
         """Run the graph and the layer."""
         names = [*self.bottoms, self.loss, *self.gradients, *self.parameters]
-        values = self.graph.run(probe.feeds, names)
+        graph = probe.graph or self.graph
+        values = graph.run(probe.feeds, names)
         scores = values[self.bottoms[0]]
         if scores.dtype.kind != "f":
             raise GraphError(f"the scores {self.bottoms[0]!r} hold {scores.dtype}, not floats")
@@ -203,7 +209,35 @@ class _Referee:
             found[name] = self._laid_out(name, of, values[name], expected[name].shape)
         _, at_rest = replace(question, scores=_unsaturated(question)).answer()
         tolerance = self._tolerance(values, expected, spread(at_rest * self.loss_weight), scores)
-        return Observation(probe.name, question, found, expected, tolerance, spread)
+        return Observation(probe.name, question, found, expected, tolerance, spread, self._reasons(probe, found))
+
+    def _reasons(self, probe: Probe, found: Mapping[str, np.ndarray]) -> dict[str, str]:
+        """Why those tensors are not finite that are so, where the scores can be made smaller."""
+        scores = self.bottoms[0]
+        of = scores if scores in probe.feeds else probe.source
+        if of is None:
+            return {}
+        graph = probe.graph or self.graph
+        return {
+            key: why_not_finite(graph, probe.feeds, scores, key or self.loss, of)
+            for key, value in found.items()
+            if not np.isfinite(value).all()
+        }
+
+    def _not_of_scores(self, probe: Probe) -> set[str]:
+        """The tensors that the part of the graph behind the scores does not compute from these alone."""
+        if probe.graph is None or probe.rehearsal is None:
+            return set()
+        observation = self._observe(replace(probe, feeds=probe.rehearsal, rehearsal=None))
+        different = {key for key in observation.found if not self._row(key, observation, "").agrees}
+        found = {key for key in different if not self._is_wrong(key)}
+        if found:
+            names, them = ", ".join(sorted(key or self.loss for key in found)), "it" if len(found) == 1 else "them"
+            self.verdict.notes.append(
+                f"{probe.name}: {names} cannot be judged there, for the graph computes {them} from more than the scores"
+                f" {self.bottoms[0]}"
+            )
+        return found
 
     def _parameter(self, name: str, value: np.ndarray) -> Any:
         plain = value.astype(np.float64).tolist() if value.dtype.kind == "f" else value.tolist()
@@ -256,13 +290,17 @@ class _Referee:
             tolerance[name] = rtol * size + 16 * float(np.finfo(values[name].dtype).eps) * rest
         return tolerance
 
-    def _add_rows(self, probe: Probe, observation: Observation) -> bool:
+    def _add_rows(self, probe: Probe, observation: Observation, left_out: Collection[str]) -> bool:
         """Add the rows of one probe; whether a diagnosis may rest on it."""
         nothing_counts = all(not np.any(value) for value in observation.expected.values())
         unharmed = all(not np.any(observation.found[name]) for name in self.gradients)
         is_nan = bool(np.isnan(observation.found[LOSS]) and nothing_counts and unharmed)
         rows = [self._row(key, observation, probe.convention) for key in self.gradients]
         rows.insert(0, self._row(LOSS, observation, "a loss of nothing" if is_nan else probe.convention))
+        if left_out:
+            names = {key or self.loss for key in left_out}
+            self.verdict.rows += [row for row in rows if row.tensor not in names]
+            return False
         self.verdict.rows += rows
         if is_nan:
             self.verdict.notes.append(

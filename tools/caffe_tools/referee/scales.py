@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from caffe_tools.referee.departures import Departure
 from caffe_tools.referee.loss_formulas import Question, formula
-from caffe_tools.referee.mistakes import Departure, ignored_labels
+from caffe_tools.referee.mistakes import ignored_labels
 
 Scale = Departure
 
@@ -78,7 +79,7 @@ def _reciprocal(count: float) -> float:
 
 def factors(question: Question, loss_weight: float) -> Iterator[Scale]:
     """What sums are multiplied with by mistake."""
-    channels = question.channels
+    channels, whose = question.channels, "an anchor's" if question.is_sigmoid else "the"
     yield Scale("", "", lambda q: 1.0, 0.0)
     yield Scale("sign", "the sign were the other one", lambda q: -1.0)
     if loss_weight != 1:
@@ -88,7 +89,9 @@ def factors(question: Question, loss_weight: float) -> Iterator[Scale]:
         yield Scale("loss_weight-left-out", f"loss_weight ({loss_weight:g}) were left out", lambda q: 1 / loss_weight)
     if channels > 1:
         yield Scale(
-            "mean-over-classes", f"the mean were taken over the {channels} classes too", lambda q: 1 / q.channels
+            "mean-over-classes",
+            f"the sum were divided by {channels} (the mean over {whose} classes)",
+            lambda q: 1 / q.channels,
         )
         yield Scale(
             "sum-over-classes",

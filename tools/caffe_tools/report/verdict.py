@@ -23,14 +23,14 @@ def print_verdict(verdict: Verdict) -> None:
         table.add_row(*_cells(worst, sum(not row.agrees for row in counting), len(counting)))
     console.print(table)
     for note in verdict.notes:
-        console.print(f"note: {note}.")
+        console.print(f"note: {note}.", soft_wrap=True)
     for diagnosis in verdict.diagnoses:
-        console.print(f"{diagnosis.text}.", style=WRONG)
+        console.print(f"{diagnosis.text}.", style=WRONG, soft_wrap=True)
         if diagnosis.numbers:
             console.print(f"  {diagnosis.numbers}")
         for alternative in diagnosis.alternatives:
             console.print(f"  or: {alternative}")
-    console.print(_closing(verdict, probes))
+    console.print(_closing(verdict, probes), soft_wrap=True)
 
 
 def _cells(row: VerdictRow, wrong: int, probes: int) -> Sequence[str | Text]:

@@ -22,9 +22,9 @@ def check_counts(spec: LayerSpec, kind: LayerType) -> None:
 
 
 def field_faults(layers: Sequence[LayerSpec]) -> list[NetError]:
-    """An error for each layer that has a field which no Caffe knows, or on which something depends that is not read.
+    """What is wrong with the layers' fields: one that no Caffe knows, or that something depends on but nothing reads.
 
-    What its type does not read, here as in Caffe, is named in a note, which lists the layers where it is so.
+    What a layer's type does not read, here as in Caffe, is named in a note, which lists the layers where it is so.
     """
     faults: list[NetError] = []
     unread: dict[tuple[str, str], list[LayerSpec]] = {}
@@ -40,7 +40,7 @@ def field_faults(layers: Sequence[LayerSpec]) -> list[NetError]:
                 unread.setdefault((name, _why_unread(spec, name, own)), []).append(spec)
             except NetError as error:
                 faults.append(error)
-    for (name, why), (first, *others) in unread.items():
+    for (name, why), (first, *others) in unread.items() if not faults else ():
         also = f" (so in {len(others)} other layers: {some_of([spec.name for spec in others], 8)})" if others else ""
         first.note(f"{name} changes nothing: {why}{also}", name)
     return faults

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from caffe_layers import params
-from caffe_tools.errors import GraphError, NetError, some_of
+from caffe_tools.errors import CaffeToolsError, GraphError, NetError, place_in_user_code, raised, some_of
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.dims import Dim
@@ -21,7 +22,8 @@ from caffe_tools.prototxt.fields import Field, Values
 from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.prototxt.messages import FILLER
 from caffe_tools.standard.form import check_counts
-from caffe_tools.standard.registry import LayerType
+from caffe_tools.standard.limits import expect_size, naming_extremes
+from caffe_tools.standard.registry import TAUGHT, LayerType
 
 
 class Host(Protocol):
@@ -91,7 +93,9 @@ class Layer:
     def parameter(self, shape: Sequence[int], filler: Values | None = None) -> ir.Value:
         """The layer's next learnable blob. ``filler`` (default: zeros) fills it where no weights are given."""
         index, self.learnable_count = self.learnable_count, self.learnable_count + 1
-        return self.host.parameter(index, tuple(int(dim) for dim in shape), filler or DEFAULT_FILLER)
+        shape = tuple(int(dim) for dim in shape)
+        expect_size(self.spec, f"its learnable blob {index}", shape)
+        return self.host.parameter(index, shape, filler or DEFAULT_FILLER)
 
     def statistic(self, shape: Sequence[int]) -> ir.Value:
         """The layer's next stored blob that no gradient changes (BatchNorm's running statistics), at first zeros."""
@@ -200,12 +204,27 @@ def build(op: Builder, layer: Layer, bottoms: Sequence[ir.Value]) -> tuple[ir.Va
     """The tops of ``layer`` over ``bottoms``, appended to ``op``'s graph."""
     check_counts(layer.spec, layer.type)
     layer.learnable_count = 0
-    with op.layer(layer.name):
+    with op.layer(layer.name), naming_extremes(layer.spec), _naming_user_code(layer):
         try:
             tops = layer.type.function(op, layer, *bottoms)
         except GraphError as error:
             raise layer.error(str(error)) from None
-    return tops if isinstance(tops, tuple) else (tops,)
+    tops = tops if isinstance(tops, tuple) else (tops,)
+    for name, top in zip(layer.spec.tops, tops, strict=False):
+        expect_size(layer.spec, f"its top {name!r}", Builder.shape(top))
+    return tops
+
+
+@contextmanager
+def _naming_user_code(layer: Layer) -> Iterator[None]:
+    """Say where the function of a type that a user taught raises an error."""
+    try:
+        yield
+    except Exception as error:
+        place = "" if isinstance(error, CaffeToolsError) else place_in_user_code(error, layer.type.function.__module__)
+        if layer.type not in TAUGHT.values() or not place:
+            raise
+        raise layer.error(f"the function of its type raises {raised(error)} ({place})") from error
 
 
 def filler_of(p: Values, name: str, value: float) -> Values:

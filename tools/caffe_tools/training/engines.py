@@ -6,17 +6,19 @@ statistics, and the random numbers that come next.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from caffe_tools.errors import SolverError
 from caffe_tools.export.export import ExportOptions, export
 from caffe_tools.graph.session import make_session, run
 from caffe_tools.net.keys import DATA, IN, PARAM_AFTER, PDIFF, RANDOM, Arrays, split_key
-from caffe_tools.net.layer import EmbeddedLayer
 from caffe_tools.net.net import Net
-from caffe_tools.net.python_layer import PythonLayer
-from caffe_tools.net.source_layer import SourceLayer
-from caffe_tools.net.standard_layer import StandardLayer
+from caffe_tools.net.standard_layer import StandardLayer, shares_learnable
+
+MOST_GRAPHS = 16
+"""How many graphs are kept for data whose shape changes."""
 
 
 class LayerEngine:
@@ -40,15 +42,18 @@ class LayerEngine:
 class GraphEngine:
     """Runs the net as one ONNX graph that is fed the learnable blobs: data layers stay Python, nothing else does.
 
-    The graph is built for the shapes of the data, and again when these change. Raises SolverError for a recurrent
-    layer, whose state no graph carries on, ExportError for a Python layer without an ONNX expression, GraphError for
-    a layer without a gradient.
+    The graph is built for the shapes of the data, and again when these change; the last few are kept.
+
+    Raises SolverError for a recurrent layer, whose state no graph carries on, ExportError for a Python layer without an
+    ONNX expression, GraphError for a layer without a gradient.
     """
 
     def __init__(self, net: Net) -> None:
         self.net = net
         self._graphs: dict[tuple, _Graph] = {}
-        self._sources = [placed for placed in net.placed if _is_source(placed.layer)]
+        self._shapes: tuple | None = None
+        self._built = 0
+        self._sources = [placed for placed in net.placed if placed.makes_data]
         for layer in net.layers:
             if isinstance(layer, StandardLayer) and layer.states:
                 raise SolverError(
@@ -67,23 +72,30 @@ class GraphEngine:
         return self.net.total_loss
 
     def _run(self, add_diffs: bool) -> None:
-        for placed in self._sources:
-            placed.forward()
+        self.net.forward_data()
         shapes = tuple(top.shape for placed in self._sources for top in placed.tops)
-        if shapes not in self._graphs:
-            self.net.reshape()
-            self._graphs[shapes] = _Graph(self.net)
-        self._graphs[shapes].run(add_diffs)
+        if shapes != self._shapes:
+            self.net.reshape_behind_data()
+            self._shapes = shapes
+        graph = self._graphs.pop(shapes, None) or self._build()
+        self._graphs[shapes] = graph  # behind the others: the first is the one that was used longest ago
+        if len(self._graphs) > MOST_GRAPHS:
+            del self._graphs[next(iter(self._graphs))]
+        graph.run(add_diffs)
+
+    def _build(self) -> _Graph:
+        self._built += 1
+        if self._built == MOST_GRAPHS + 1:
+            names = ", ".join(repr(placed.name) for placed in self._sources)
+            warnings.warn(
+                f"the data (of {names}) has had {self._built} different shapes so far, and a graph is built for each:"
+                " --engine layers may be faster",
+                stacklevel=2,
+            )
+        return _Graph(self.net)
 
 
 ENGINES: dict[str, type[LayerEngine | GraphEngine]] = {"layers": LayerEngine, "onnx": GraphEngine}
-
-
-def _is_source(layer: EmbeddedLayer) -> bool:
-    """Whether what the layer makes is fed to a graph."""
-    if isinstance(layer, PythonLayer):
-        return not layer.spec.bottoms and not hasattr(layer.instance, "onnx")
-    return isinstance(layer, SourceLayer)
 
 
 class _Graph:
@@ -95,6 +107,9 @@ class _Graph:
         exported = export(net, ExportOptions(training=True, random_inputs=True, parameter_inputs=True))
         self._session = make_session(exported.model)
         self._inputs = exported.inputs
+        # of a Parameter layer it is the diff of its top, which a reader sets
+        parameters = [placed for placed in net.placed if shares_learnable(placed.layer)]
+        self._diff_is_set = {name for placed in parameters for name in placed.learnable}
         learn = {
             PDIFF.key(name)
             for placed in net.placed
@@ -122,7 +137,7 @@ class _Graph:
                 self._learnable[name].data[...] = result
             elif add_diffs:
                 diff = self._learnable[name].diff
-                diff += result
+                np.add(0 if name in self._diff_is_set else diff, result, out=diff)
         self._copy_to_splits()
 
     def _value(self, key: str, random: Arrays) -> np.ndarray:

@@ -28,12 +28,17 @@ def check_prefix(prefix: str) -> None:
         raise SolverError(f"snapshot_prefix {prefix!r}: the folder {folder} cannot be written")
 
 
+def snapshot_path(run: Run) -> Path:
+    """The .solverstate of a snapshot of this iteration."""
+    return Path(f"{run.solver.snapshot_prefix}_iter_{run.iteration}.solverstate")
+
+
 def write_snapshot(run: Run) -> Path:
     """Write PREFIX_iter_N.caffemodel, .runstate.npz and .solverstate; the path of the last, which resumes the run."""
     updater = run.updater
-    stem = f"{run.solver.snapshot_prefix}_iter_{updater.iteration}"
-    check_prefix(stem)
-    weights, state = Path(f"{stem}.caffemodel"), Path(f"{stem}.solverstate")
+    state = snapshot_path(run)
+    check_prefix(str(state))
+    weights = state.with_suffix(".caffemodel")
     # it is there only while the two others are those of the same moment: it goes first and comes last
     state.unlink(missing_ok=True)
     run.net.save(weights)

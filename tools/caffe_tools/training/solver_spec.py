@@ -155,8 +155,6 @@ class SolverSpec(SolverParameter):
             raise self.error("regularization_type", f"regularization_type {kind!r} is neither L1 nor L2")
         if self.snapshot_format == "HDF5":
             raise self.error("snapshot_format", "snapshots in HDF5 are not covered: give snapshot_format: BINARYPROTO")
-        if (kind := self.eval_type) != "classification":
-            raise self.error("eval_type", f"eval_type {kind!r} is not covered: tests show the means of the outputs")
 
         for name, text in (("snapshot_diff", "snapshots hold no diffs"), ("debug_info", "nothing more is printed")):
             if getattr(self, name):
@@ -183,6 +181,8 @@ class SolverSpec(SolverParameter):
         if count < len(named) or (count > len(named) and not generic):
             raise self.error("test_iter", f"test_iter is given {count} times for {len(named)} test nets: once for each")
         nets = named + generic * (count - len(named))
+        if nets and (kind := self.eval_type) != "classification":
+            raise self.error("eval_type", f"eval_type {kind!r} is not covered: tests show the means of the outputs")
         if nets and self.test_interval < 1:
             raise self.error("test_interval", f"test_interval is {self.test_interval}: to test, give 1 or more")
         if (given := len(self.test_state)) not in (0, count):

@@ -9,6 +9,7 @@ Source: Caffe src/caffe/solver.cpp (``Init``, ``Step``, ``Solve``, ``Test``).
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,11 +20,13 @@ import numpy as np
 from caffe_tools.errors import SolverError
 from caffe_tools.net.net import Net
 from caffe_tools.net.weights import Loaded, WeightsWarning
+from caffe_tools.training import not_finite
 from caffe_tools.training.engines import ENGINES
 from caffe_tools.training.events import Evaluation, Event, Iteration, Output, Snapshotted
+from caffe_tools.training.not_finite import NotFiniteError
 from caffe_tools.training.run import Run
 from caffe_tools.training.run_state import net_state, restore_net
-from caffe_tools.training.snapshot import check_prefix, restore_snapshot, write_snapshot
+from caffe_tools.training.snapshot import check_prefix, restore_snapshot, snapshot_path, write_snapshot
 from caffe_tools.training.solver_spec import SolverSpec
 
 
@@ -32,8 +35,9 @@ class Training(Run):
 
     engine: "layers" runs the training net layer by layer, "onnx" as one exported graph; test nets run layer by layer.
     seed: of the fillers and Dropout, in the place of the solver's random_seed; where neither is given, 0.
+    keep_going: where NaN or infinity appears, say so once and train on, as Caffe does.
 
-    Raises SolverError, PrototxtError or NetError.
+    Raises SolverError, PrototxtError or NetError; while it runs NotFiniteError, a SolverError.
     """
 
     def __init__(
@@ -43,12 +47,15 @@ class Training(Run):
         engine: str = "layers",
         allow_modules: Sequence[str] = (),
         seed: int | None = None,
+        keep_going: bool = False,
     ) -> None:
         if engine not in ENGINES:
             raise SolverError(f"unknown engine {engine!r}: there are {', '.join(ENGINES)}")
         super().__init__(solver, allow_modules, seed)
         self._engine = ENGINES[engine](self.net)
         self._stop_requested = False
+        self._is_watched, self._keep_going = True, keep_going
+        self._written: Snapshotted | None = None
 
     def copy_from(self, path: str | os.PathLike) -> Loaded:
         """Start from the weights of a .caffemodel, where the layers' names agree; what became of them in the training
@@ -75,13 +82,24 @@ class Training(Run):
     # Running --------------------------------------------------------------------------------------------------------
 
     def run(self, until: int | None = None) -> Iterator[Event]:
-        """Train up to iteration ``until`` (default: max_iter), with tests and snapshots as the solver says."""
+        """Train up to iteration ``until`` (default: max_iter), with tests and snapshots as the solver says.
+
+        Where NaN or infinity appears, the last state without is written, and NotFiniteError raised.
+        """
         solver = self.solver
-        until = solver.max_iter if until is None else until
         if solver.snapshot or solver.snapshot_after_train:
             check_prefix(solver.snapshot_prefix)
-        self._stop_requested = False
-        written = None
+        self._stop_requested, self._written = False, None
+        try:
+            yield from self._train(solver.max_iter if until is None else until)
+        except NotFiniteError:
+            wants_snapshot = (solver.snapshot or solver.snapshot_after_train) and self.iteration > 0
+            if wants_snapshot and not snapshot_path(self).exists() and not_finite.state_is_finite(self.updater):
+                yield self._snapshotted()
+            raise
+
+    def _train(self, until: int) -> Iterator[Event]:
+        solver = self.solver
         while self.iteration < until and not self._stop_requested:
             if self._tests_now() and (self.iteration > 0 or solver.test_initialization):
                 yield from self._test_all()
@@ -89,15 +107,15 @@ class Training(Run):
                     break
             yield self.step()
             if solver.snapshot and self.iteration % solver.snapshot == 0:
-                written = self._snapshotted()
-                yield written
+                yield self._snapshotted()
         wants_snapshot = solver.snapshot_after_train or self._stop_requested
-        if wants_snapshot and (written is None or written.iteration != self.iteration):
+        if wants_snapshot and not self._is_written():
             yield self._snapshotted()
         if self._stop_requested:
             return
         if solver.display and self.iteration % solver.display == 0:
             loss = self._engine.forward()
+            self._watch_loss(self.net, loss)
             smoothed = float(np.mean([*self.losses, loss][-solver.average_loss :]))
             yield Iteration(self.iteration, loss, smoothed, None, [])
         if self._tests_now():
@@ -108,15 +126,44 @@ class Training(Run):
         solver, number = self.solver, self.iteration
         for item in self.updater.blobs:
             item.blob.diff[...] = 0
-        loss = sum(self._engine.forward_backward() for _ in range(solver.iter_size)) / solver.iter_size
+        total = 0.0
+        for _ in range(solver.iter_size):
+            total += self._engine.forward_backward()
+            self._watch_loss(self.net, total)
+        loss = total / solver.iter_size
+        if self._is_watched and not all(not_finite.is_finite(item.blob.diff) for item in self.updater.blobs):
+            self._meets(not_finite.in_backward(self.net))
         self.losses.append(loss)
         is_shown = solver.display and number % solver.display == 0
         outputs = _outputs(self.net) if is_shown else None
         rate = self.updater.apply()
+        if self._is_watched and not not_finite.state_is_finite(self.updater):
+            self._meets(not_finite.in_update(self.updater, float(rate)), number)
         return Iteration(number, loss, float(np.mean(self.losses)), float(rate), outputs)
 
     def _snapshotted(self) -> Snapshotted:
-        return Snapshotted(self.iteration, self.snapshot())
+        self._written = Snapshotted(self.iteration, self.snapshot())
+        return self._written
+
+    def _is_written(self) -> bool:
+        """Whether the last snapshot of this run is that of this iteration."""
+        return self._written is not None and self._written.iteration == self.iteration
+
+    # NaN and infinity -----------------------------------------------------------------------------------------------
+
+    def _watch_loss(self, net: Net, loss: float, where: str = "") -> None:
+        if self._is_watched and not math.isfinite(loss):
+            self._meets(not_finite.in_forward(net), where=where)
+
+    def _meets(self, place: not_finite.Place | None, iteration: int | None = None, where: str = "") -> None:
+        """Stop the run there; or else say it, and look no more."""
+        iteration = self.iteration if iteration is None else iteration
+        layer, text = place or ("", "a gradient is not finite")
+        text = f"iteration {iteration}{where}: {text}"
+        if not self._keep_going:
+            raise NotFiniteError(iteration, layer, text)
+        self._is_watched = False
+        warnings.warn(f"{text}; training goes on", stacklevel=2)
 
     # Testing --------------------------------------------------------------------------------------------------------
 
@@ -146,6 +193,8 @@ class Training(Run):
             net.forward()
             loss += net.total_loss
             outputs = _outputs(net)
+            finite = all(not_finite.is_finite(item.values) for item in outputs)
+            self._watch_loss(net, loss if finite else math.nan, f", test net #{number}")
             total = [_added(a, b) for a, b in zip(total, outputs, strict=True)] if total else outputs
         means = [Output(item.name, item.values / np.float32(count), item.loss_weight) for item in total]
         return Evaluation(self.iteration, number, means, loss / count if self.solver.test_compute_loss else None)

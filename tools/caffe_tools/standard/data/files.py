@@ -10,13 +10,15 @@ window_data_layer.cpp, hdf5_output_layer.cpp; SSD fork src/caffe/layers/annotate
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from caffe_tools.errors import nearest
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt import fields
-from caffe_tools.prototxt.fields import Bool, Enum, Float, Repeated, String, UInt, Unread, Values
+from caffe_tools.prototxt.fields import Bool, Enum, Field, Float, Repeated, String, UInt, Unread, Values
+from caffe_tools.prototxt.message import Message
 from caffe_tools.prototxt.messages import TRANSFORM_PARAM
 from caffe_tools.standard.data.input import Source, transform_of
 from caffe_tools.standard.layer import Layer
@@ -32,24 +34,31 @@ DATA_PARAM = {
 }
 ANNOTATED_DATA_PARAM = {"batch_sampler": Repeated(Unread()), "label_map_file": String(), "anno_type": Unread()}
 LISTED_FILES = {"source": String(), "root_folder": String("")}
-SIZE = {"height": UInt(0), "width": UInt(0)}
+RESIZE_PARAM = {
+    "height": UInt(0),
+    "width": UInt(0),
+    **dict.fromkeys(("prob", "resize_mode", "height_scale", "width_scale", "pad_mode"), Unread()),
+    **dict.fromkeys(("pad_value", "interp_mode"), Repeated(Unread())),
+}
 
 reads_images = partial(layer_type, bottoms=0, is_source=True, transform_param=TRANSFORM_PARAM)
 """The declaration of a type that makes images, and labels for them."""
 
 
 def _read(layer: Layer, name: str) -> Values:
-    """A message of a data layer; forks have more fields in it. They say how data is made, which is fed here."""
+    """A message of a data layer."""
     found = layer.spec.message.messages(name)
-    declared = layer.type.messages[name]
-    for field in found[0].names() if found else ():
+    return _tolerant(layer, found[0] if found else None, layer.type.messages[name], name)
+
+
+def _tolerant(layer: Layer, message: Message | None, declared: Mapping[str, Field], name: str) -> Values:
+    """The message; forks have more fields in it, which say how data is made that is fed here. Slips are refused."""
+    for field in message.names() if message else ():
         if field not in declared:
             if hint := nearest(field, declared, cutoff=0.8):
                 raise layer.error(f"{name} has no field {field!r}: {hint}", name)
             layer.note(f"{name}: {field} changes nothing: it says how data is made, which is fed here", name)
-    return fields.read(
-        found[0] if found else None, layer.type.messages[name], f"{layer.spec}: {name}", ignore_unknown=True
-    )
+    return fields.read(message, declared, f"{layer.spec}: {name}", ignore_unknown=True)
 
 
 def _batch_size(layer: Layer, p: Values) -> int:
@@ -89,7 +98,7 @@ def annotated_data(layer: Layer) -> list[Source]:
     """
     transforms = layer.spec.message.messages("transform_param")
     resized = transforms[0].messages("resize_param") if transforms else []
-    p = fields.read(resized[0] if resized else None, SIZE, f"{layer.spec}: resize_param", ignore_unknown=True)
+    p = _tolerant(layer, resized[0] if resized else None, RESIZE_PARAM, "resize_param")
     size = (p.height, p.width) if p.height and p.width else None
     images, *_ = _images(layer, _batch_size(layer, _read(layer, "data_param")), 3, size)
     _read(layer, "annotated_data_param")
@@ -157,6 +166,7 @@ def memory_data(layer: Layer) -> list[Source]:
     tops=(1, None),
     is_source=True,
     hdf5_data_param={"source": String(), "batch_size": UInt(0), "shuffle": Bool(False)},
+    transform_param={},
 )
 def hdf5_data(layer: Layer) -> list[Source]:
     """The arrays of HDF5 files, one top for each; inputs here, which must be given shapes: only the files know them."""

@@ -70,7 +70,7 @@ def _check(op: Builder, layer: Layer, code: ir.Value, scores: ir.Value, priors: 
         raise layer.error("num_classes is missing", "detection_output_param")
     if p.share_location and p.background_label_id == -1:
         raise layer.error("background_label_id -1 goes with share_location: false (Caffe aborts)")
-    if not 0 < p.nms_param.eta <= 1 or p.nms_param.nms_threshold < 0:
+    if not 0 < p.nms_param.eta <= 1 or not p.nms_param.nms_threshold >= 0:
         raise layer.error(
             f"nms_param must have nms_threshold 0 or more and eta above 0, at most 1,"
             f" not {p.nms_param.nms_threshold:g} and {p.nms_param.eta:g}"

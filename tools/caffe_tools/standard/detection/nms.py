@@ -48,7 +48,9 @@ def non_maximum_suppression(
     goes first. Caffe and ONNX agree in all of this.
     """
     most = op.constant([at_most], "int64") if at_most is not None else op.dims(boxes, [1])
-    return op.NonMaxSuppression(boxes, scores, most, [overlap], [-FLT_MAX if least_score is None else least_score])
+    return op.NonMaxSuppression(
+        boxes, scores, most, [min(overlap, 1.0)], [-FLT_MAX if least_score is None else least_score]
+    )
 
 
 def adaptive_nms(

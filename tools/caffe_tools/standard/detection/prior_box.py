@@ -5,6 +5,7 @@ Source: Caffe-SSD src/caffe/layers/prior_box_layer.cpp.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Float, Repeated, UInt
 from caffe_tools.standard.layer import Layer, both_axes
 from caffe_tools.standard.registry import layer_type
+
+MOST_PIXELS = 2**31 - 1
 
 
 @layer_type(
@@ -52,18 +55,20 @@ def prior_box(op: Builder, layer: Layer, feature: ir.Value, image: ir.Value) -> 
 def _box_sizes(layer: Layer) -> np.ndarray:
     """(width, height) of the boxes at each position, in pixels, rounded where Caffe rounds."""
     p = layer.prior_box_param
-    if not p.min_size or any(size <= 0 for size in p.min_size):
+    if not p.min_size or not all(size > 0 for size in p.min_size):
         raise layer.error("min_size must be given, and be positive", "prior_box_param")
+    for name, values in (("min_size", p.min_size), ("max_size", p.max_size)):
+        if not all(size <= MOST_PIXELS for size in values):  # Caffe keeps them in ints
+            raise layer.error(f"{name} {max(values):g} is beyond all reason: give pixels", "prior_box_param")
     if p.max_size and len(p.max_size) != len(p.min_size):
         raise layer.error(
             f"max_size is given {len(p.max_size)} times for {len(p.min_size)} min_size: give one for each, or none"
         )
-    if any(high <= low for low, high in zip(p.min_size, p.max_size, strict=False)):
+    if not all(high > low for low, high in zip(p.min_size, p.max_size, strict=False)):
         raise layer.error(f"each max_size {list(p.max_size)} must be greater than its min_size {list(p.min_size)}")
     ratios = _aspect_ratios(layer)
     sizes = []
     for index, size in enumerate(p.min_size):
-        # Caffe keeps the sizes in ints
         least = int(size)
         sizes.append((least, least))
         if p.max_size:
@@ -76,7 +81,7 @@ def _box_sizes(layer: Layer) -> np.ndarray:
 def _aspect_ratios(layer: Layer) -> list[np.float32]:
     """The ratios other than 1, in Caffe's order: a ratio already there (1, to begin with) is not taken again."""
     p = layer.prior_box_param
-    if any(ratio <= 0 for ratio in p.aspect_ratio):
+    if not all(0 < ratio < math.inf for ratio in p.aspect_ratio):
         raise layer.error(f"aspect_ratio {list(p.aspect_ratio)} must be positive", "prior_box_param")
     ratios = [np.float32(1)]
     for ratio in np.asarray(p.aspect_ratio, np.float32):
@@ -87,14 +92,14 @@ def _aspect_ratios(layer: Layer) -> list[np.float32]:
 
 def _variance(layer: Layer) -> np.ndarray:
     variance = list(layer.prior_box_param.variance) or [0.1]
-    if len(variance) not in (1, 4) or any(value <= 0 for value in variance):
+    if len(variance) not in (1, 4) or not all(value > 0 for value in variance):
         raise layer.error(f"variance {variance} must be one positive number, or four", "prior_box_param")
     return np.asarray(variance, np.float32)
 
 
 def _positive_pair(layer: Layer, name: str) -> list[float] | None:
     values = layer.optional_pair("prior_box_param", name)
-    if values and min(values) <= 0:
+    if values and not all(0 < value < math.inf for value in values):
         raise layer.error(f"{name} must be positive, not {values}", "prior_box_param")
     return values
 

@@ -6,6 +6,7 @@ src/caffe/layers/proposal_layer.cpp, src/caffe/proto/caffe.proto (ProposalParame
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -62,8 +63,10 @@ def proposal(op: Builder, layer: Layer, scores: ir.Value, deltas: ir.Value, imag
     """
     p = layer.proposal_param
     ratios, scales = p.ratio or RATIOS, p.scale or SCALES
-    if min(*ratios, *scales, p.feat_stride, p.base_size) <= 0:
+    if not all(0 < value < math.inf for value in (*ratios, *scales, p.feat_stride, p.base_size)):
         raise layer.error("feat_stride, base_size, ratio and scale must be positive", "proposal_param")
+    if not p.nms_thresh >= 0:
+        raise layer.error(f"nms_thresh {p.nms_thresh:g} must be 0 or more", "proposal_param")
     anchors = make_anchors(p.base_size, ratios, scales, lambda x: np.floor(x + 0.5))
     settings = Settings(
         p.feat_stride, anchors, p.pre_nms_topn, p.post_nms_topn, p.nms_thresh, p.min_size, drops_small=False

@@ -12,7 +12,7 @@ import numpy as np
 
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
-from caffe_tools.prototxt.fields import Float, Values
+from caffe_tools.prototxt.fields import MOST_FLOAT, Float, Values
 from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import layer_type
 
@@ -45,7 +45,9 @@ def exp(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     log_of_base = _log_of_base(layer, p)
     y = op.Exp(_times(op, x, log_of_base * p.scale))
     # a factor of its own, as in Caffe, so that both overflow alike
-    return _times(op, y, math.exp(log_of_base * p.shift))
+    with np.errstate(over="ignore"):
+        factor = float(np.exp(log_of_base * p.shift))
+    return _times(op, y, factor if factor <= MOST_FLOAT else math.inf)
 
 
 @layer_type("Log", log_param=EXPONENT)

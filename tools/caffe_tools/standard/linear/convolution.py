@@ -16,6 +16,7 @@ from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Int, Repeated, UInt
 from caffe_tools.prototxt.messages import ENGINE, WEIGHT_AND_BIAS
 from caffe_tools.standard.layer import Layer
+from caffe_tools.standard.limits import expect_size
 from caffe_tools.standard.registry import layer_type
 
 CONVOLUTION_PARAM = {
@@ -207,6 +208,7 @@ def im2col(op: Builder, layer: Layer, *bottoms: ir.Value) -> tuple[ir.Value, ...
     check_reach(layer, window, shape)
     channels, size = shape[window.axis], math.prod(window.kernel)
     # a convolution, channel by channel, with kernels that each pick one element
+    expect_size(layer.spec, "what picks its elements", (channels, size, size))
     pick = np.eye(size).reshape(size, 1, *window.kernel)
     weight = op.constant(np.tile(pick, (channels, *[1] * (pick.ndim - 1))), bottoms[0].dtype.numpy())
 

@@ -6,11 +6,14 @@ Networks, section 3.3.
 
 from __future__ import annotations
 
+import math
+
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Enum, Float, UInt
 from caffe_tools.prototxt.messages import ENGINE
 from caffe_tools.standard.layer import Layer
+from caffe_tools.standard.limits import expect_size
 from caffe_tools.standard.registry import layer_type
 
 
@@ -34,11 +37,12 @@ def lrn(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     p, shape = layer.lrn_param, layer.expect_axes(0, x, 4)
     if p.local_size % 2 == 0:
         raise layer.error(f"local_size {p.local_size} must be odd")
-    if p.alpha < 0 or p.beta < 0:
+    if not (0 <= p.alpha < math.inf and 0 <= p.beta < math.inf):
         raise layer.error(f"alpha {p.alpha:g} and beta {p.beta:g} must be 0 or more: others are not covered")
     if p.alpha == 0 or p.beta == 0:  # ONNX Runtime's LRN takes neither
         return op.Mul(x, p.k**-p.beta if p.norm_region == "ACROSS_CHANNELS" else 1.0)
     if p.norm_region == "ACROSS_CHANNELS":
+        expect_size(layer.spec, "its padded bottom", (shape[0], p.local_size, *shape[2:]))
         return op.LRN(x, size=p.local_size, alpha=p.alpha, beta=p.beta, bias=p.k)
     pad = (p.local_size - 1) // 2
     mean = op.AveragePool(op.Mul(x, x), kernel_shape=[p.local_size] * 2, pads=[pad] * 4, count_include_pad=1)

@@ -5,6 +5,7 @@ Source: caffe-fast-rcnn src/caffe/layers/roi_pooling_layer.cpp.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,6 +35,8 @@ def roi_pooling(op: Builder, layer: Layer, x: ir.Value, rois: ir.Value) -> ir.Va
     rois_ = check_rois(op, layer, x, rois)
     if not p.pooled_h or not p.pooled_w:
         raise layer.error("pooled_h and pooled_w must be given, and be 1 or more", "roi_pooling_param")
+    if not 0 < p.spatial_scale < math.inf:
+        raise layer.error(f"spatial_scale {p.spatial_scale:g} must be above 0", "roi_pooling_param")
     size = (p.pooled_h, p.pooled_w)
     y = op.MaxRoiPool(x, rois_, pooled_shape=size, spatial_scale=p.spatial_scale)
 

@@ -14,6 +14,7 @@ from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, UInt
 from caffe_tools.standard.layer import Layer, both_axes
+from caffe_tools.standard.limits import expect_size
 from caffe_tools.standard.registry import REAL, layer_type
 
 
@@ -146,6 +147,7 @@ def _over_windows(
     if size.const_value is not None and reach.const_value is not None:
         if (size.const_value.numpy() < reach.const_value.numpy()).any():
             raise layer.error("unpool_size must hold all of its windows", "unpooling_param")
+    expect_size(layer.spec, "its kernel", (shape[1], *kernel))
     value = 1 / (kernel[0] * kernel[1]) if layer.unpooling_param.unpool == "AVE" else 1.0
     weight = op.constant(np.full((shape[1], 1, *kernel), value, np.float32))
     spread = op.ConvTranspose(x, weight, kernel_shape=kernel, strides=strides, group=shape[1])
