@@ -2,29 +2,40 @@
 
 In a prototxt: ``type: "Python" python_param { module: "caffe_layers" layer: "SoftmaxLossLayer" param_str: "..." }``.
 Without Caffe: :mod:`caffe_layers.functional`.
+
+The layers are imported, and Caffe where there is one, when the first of them is asked for.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
+from typing import Any
 
-from caffe_layers import functional
-from caffe_layers.catalogue import LAYERS
-from caffe_layers.layer import LabelError, Layer, LayerError, ParameterError, ShapeError
+from caffe_layers.contract import LabelError, LayerError, ParameterError, ShapeError
 
-globals().update({layer.__name__: layer for layer in LAYERS})
+__all__: list[str]
 
-__all__ = [
-    "LAYERS",
-    "LabelError",
-    "Layer",
-    "LayerError",
-    "ParameterError",
-    "ShapeError",
-    "functional",
-    *(layer.__name__ for layer in LAYERS),
-]
 
-if TYPE_CHECKING:
+def __getattr__(name: str) -> Any:
+    if name in ("__all__", "LAYERS", "functional") or name.endswith("Layer"):
+        _import_all()
+        if name in globals():
+            return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    def __getattr__(name: str) -> Any: ...
+
+def __dir__() -> list[str]:
+    _import_all()
+    return sorted(globals())
+
+
+def _import_all() -> None:
+    # not "from caffe_layers import …", which would ask __getattr__ first
+    functional = importlib.import_module("caffe_layers.functional")
+    catalogue = importlib.import_module("caffe_layers.catalogue")
+    layer = importlib.import_module("caffe_layers.layer")
+
+    names: dict[str, Any] = {each.__name__: each for each in catalogue.LAYERS}
+    names.update(LAYERS=catalogue.LAYERS, Layer=layer.Layer, functional=functional)
+    errors = (LabelError, LayerError, ParameterError, ShapeError)
+    globals().update(names, __all__=sorted([*names, *(error.__name__ for error in errors)]))

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 
-from caffe_layers.layer import ParameterError
+from caffe_layers.contract import ParameterError
 
 BLOCK = 1 << 16
 """Elements of a block, at least: for fewer, calls cost more than what they do."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from caffe_layers.layer import ParameterError
+from caffe_layers.contract import ParameterError
 
 _modules: dict = {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from caffe_layers import normalization
-from caffe_layers.layer import ShapeError
+from caffe_layers.contract import ShapeError
 
 HIGHEST = float(np.finfo(np.float32).max)
 """What an exported graph keeps losses below, so that finite scores of any size give no infinity there."""

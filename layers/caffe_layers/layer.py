@@ -8,73 +8,33 @@ Source: Caffe include/caffe/layers/python_layer.hpp, python/caffe/_caffe.cpp.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
+import warnings
 from typing import Any
 
-import numpy as np
-
 from caffe_layers import params
+from caffe_layers.contract import TEST, TRAIN, LabelError, LayerError, ParameterError, ShapeError, StandInLayer
 
-TRAIN, TEST = 0, 1
-
-
-class LayerError(ValueError):
-    """A layer was asked for something that it does not define; the message names the layer and what would be right."""
-
-
-class ParameterError(LayerError):
-    """``param_str`` (or a keyword of the functional API) is unknown, mistyped or does not fit the scores."""
-
-
-class ShapeError(LayerError):
-    """A bottom has a shape that does not fit the others, or there are too many or too few bottoms or tops."""
-
-
-class LabelError(LayerError):
-    """A label, target or weight has a value that is not defined."""
-
-
-class StandInBlob:
-    """Stands in for Caffe's blob of learnable parameters: ``data`` and ``diff`` of one shape."""
-
-    def __init__(self, *shape):
-        self.reshape(*shape)
-
-    def reshape(self, *shape):
-        self.data = np.zeros(shape, np.float32)
-        self.diff = np.zeros(shape, np.float32)
-
-    @property
-    def shape(self):
-        return self.data.shape
-
-
-class StandInBlobs(list):
-    """Stands in for Caffe's vector of blobs."""
-
-    def add_blob(self, *shape):
-        self.append(StandInBlob(*shape))
-        return self[-1]
-
-
-class StandInLayer:
-    """Stands in for ``caffe.Layer``: who makes the layer sets ``param_str`` and ``phase`` before ``setup``."""
-
-    param_str = ""
-    phase = TRAIN
-
-    def __init__(self, layer_param=None):
-        self.layer_param = layer_param
-        self.blobs = StandInBlobs()
+__all__ = ["TEST", "TRAIN", "LabelError", "Layer", "LayerError", "ParameterError", "PluginLayer", "ShapeError"]
 
 
 def _caffe_layer():
     try:
-        import caffe
+        caffe = _imported_quietly()
     except Exception:
         # A Caffe that is there but cannot be imported (its protobuf is often older than that of the rest) fails in
         # many ways, and an unrelated package of the same name in any.
         return StandInLayer
     return caffe.Layer if hasattr(caffe, "Layer") and hasattr(caffe, "Net") else StandInLayer
+
+
+def _imported_quietly():
+    """Caffe; what numpy 2 has to say of one that was compiled for numpy 1 (a page, with a stack) helps nobody here."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        return importlib.import_module("caffe")
 
 
 Layer: Any = _caffe_layer()

@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from caffe_layers.blocks import Whole, flat_index, run
-from caffe_layers.layer import LabelError, ParameterError, ShapeError
+from caffe_layers.contract import LabelError, ParameterError, ShapeError
 
 FEW, SMALL = 8, 4096
 """Up to one in so many is few, of more than these."""

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _bad_input() -> tuple[type[Exception], ...]:
     """The errors that name what the user can put right (asked for when one is raised: caffe_layers brings numpy)."""
-    from caffe_layers.layer import LayerError
+    from caffe_layers.contract import LayerError
 
     return CaffeToolsError, LayerError
 

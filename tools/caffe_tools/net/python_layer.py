@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from caffe_layers.layer import LayerError
+from caffe_layers.contract import LayerError, StandInLayer
 from caffe_tools.errors import CaffeToolsError, one_line, place_in_user_code, raised
 from caffe_tools.net.blob import Blob, Blobs
 from caffe_tools.net.layer import EmbeddedLayer
@@ -24,18 +24,32 @@ PHASE_NUMBERS = {"TRAIN": 0, "TEST": 1}
 
 def make_instance(cls: Any, param_str: str, phase: str, dtype: np.typing.DTypeLike = np.float32) -> Any:
     """An instance as Caffe makes it: ``param_str``, ``phase`` and ``blobs`` are there before ``setup``."""
+    embedded = _without_caffe(cls)
     try:
-        instance = cls(None)
+        instance = embedded(None)
     except TypeError:
-        # a real Caffe's Layer wants a LayerParameter, which Python cannot make: its Python side works without
-        instance = cls.__new__(cls)
+        instance = embedded.__new__(embedded)  # its own __init__ takes something else
     instance.param_str = param_str
     instance.phase = PHASE_NUMBERS[phase]
-    try:
-        instance.blobs = Blobs(dtype)
-    except AttributeError:
-        pass  # a real Caffe's blobs cannot be replaced
+    instance.blobs = Blobs(dtype)
     return instance
+
+
+def _without_caffe(cls: Any) -> Any:
+    """``cls``, or where it is derived from a real Caffe's Layer, which is C++ (its ``__init__`` wants a LayerParameter,
+    which Python cannot make, and without its C++ half neither ``blobs`` nor ``type`` can be read or replaced), a class
+    like it with a Python half in front of that one."""
+    from caffe_layers.layer import Layer
+
+    if Layer is StandInLayer or not issubclass(cls, Layer):
+        return cls
+    half = type(Layer)("Layer", (Layer,), {"__init__": lambda *of_layer: None, **_IN_PYTHON})
+    names = ("__module__", "__qualname__", "__doc__")
+    return type(cls)(cls.__name__, (cls, half), {name: getattr(cls, name) for name in names})
+
+
+_IN_PYTHON: dict[str, Any] = {"blobs": None, "type": "Python", "param_str": "", "phase": 0}
+"""What a layer finds in itself before ``setup``; as attributes of a class they hide a base's read-only ones."""
 
 
 class PythonLayer(EmbeddedLayer):

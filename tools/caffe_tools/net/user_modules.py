@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 
-from caffe_layers.layer import Layer as CaffeLayer
-from caffe_layers.layer import StandInLayer
+from caffe_layers.contract import TEST, TRAIN, StandInLayer
 from caffe_tools.errors import NetError, nearest, one_line, place_in_user_code, raised, short_path
 from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.prototxt.messages import PYTHON_PARAM
@@ -98,13 +97,15 @@ def is_allowed(spec: LayerSpec, allow_modules: Sequence[str]) -> bool:
 
 
 _STAND_IN = ModuleType("caffe")
-vars(_STAND_IN).update(Layer=CaffeLayer, TRAIN=0, TEST=1)
+vars(_STAND_IN).update(Layer=StandInLayer, TRAIN=TRAIN, TEST=TEST)
 
 
 @contextmanager
 def _caffe_to_import() -> Iterator[None]:
     """A stand-in for ``caffe`` where there is no real one, in the place of an unrelated package of that name too."""
-    if CaffeLayer is not StandInLayer:
+    from caffe_layers.layer import Layer  # which imports Caffe, so that only nets with Python layers do
+
+    if Layer is not StandInLayer:
         yield
         return
     before = sys.modules.get("caffe")

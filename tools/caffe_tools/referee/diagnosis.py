@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from caffe_layers.layer import LayerError
+from caffe_layers.contract import LayerError
 from caffe_tools.referee.loss_formulas import Question
 from caffe_tools.referee.mistakes import Reading, readings
 from caffe_tools.referee.observation import LOSS, Observation
