@@ -127,13 +127,13 @@ class ByItself:
         for top, diff in zip(tops, top_diffs, strict=True):
             top.diff[...] = diff
         blobs = placed.learnable
-        diffs = {name: blob.diff for name, blob in blobs.items()}
+        diffs = {name: blob.diff.copy() for name, blob in blobs.items()}
         for blob in blobs.values():
-            blob.diff = np.zeros_like(blob.diff)
+            blob.diff[...] = 0
         placed.layer.backward(tops, placed.propagate_down, bottoms, placed.learn)
-        found = {name: blob.diff for name, blob in blobs.items()}
+        found = {name: blob.diff.copy() for name, blob in blobs.items()}
         for name, blob in blobs.items():
-            blob.diff = diffs[name]
+            blob.diff[...] = diffs[name]
         for name, data in before.items():
             blobs[name].data[...] = data
         written = zip(bottoms, placed.propagate_down, strict=True)
@@ -176,7 +176,7 @@ class ByItself:
 
 def _blob(array: np.ndarray, is_own: bool) -> Blob:
     blob = Blob(array.shape)
-    blob.data = np.array(array, np.float32) if is_own else np.asarray(array, np.float32)
+    blob.adopt(np.array(array, np.float32) if is_own else np.asarray(array, np.float32))
     return blob
 
 
