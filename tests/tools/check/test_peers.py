@@ -9,7 +9,9 @@ import pytest
 import caffe_tools
 from caffe_tools import prototxt
 from caffe_tools.check.check import run_layers
-from caffe_tools.check.peers import flat_net, run_caffe, run_opencv
+from caffe_tools.check.flat_net import flat_net
+from caffe_tools.check.opencv_peer import run_opencv
+from caffe_tools.check.peers import run_caffe
 from caffe_tools.errors import NetError
 from caffe_tools.net.net import Net
 

@@ -9,8 +9,10 @@ from functools import cache, partial
 import numpy as np
 import onnxruntime
 
+from caffe_tools.check import evidence
 from caffe_tools.check.compare import ATOL, RTOL, CheckResult
 from caffe_tools.check.comparison import Comparison, run_inside, session_giving
+from caffe_tools.check.scratch import scratch_diffs
 from caffe_tools.check.sides import Side, side_of
 from caffe_tools.errors import NetError
 from caffe_tools.export.export import Exported, ExportOptions, export
@@ -79,7 +81,8 @@ def check(
         if any(copies):
             session = session_giving(exported, [name for name in copies if name], make_session)
     onnx = run_exported(session, exported, fed, layers)
-    notes = layers.notes + _notes(net)
+    empty = evidence.proves_nothing(layers.arrays)
+    notes = layers.notes + _notes(net) + evidence.note(empty)
     results = Results(net)
     ours = side_of("layer by layer", net, results, layers.arrays, fed)
     ours.diffs |= {Result(copy, 1): net.blobs[copy].diff for copy in net.copies if training}
@@ -88,7 +91,7 @@ def check(
 
     def compared(expected: Side, found: Side) -> CheckResult:
         rows, reasons = comparison.rows(expected, found)
-        return CheckResult(net.name, net.phase, expected.name, found.name, rtol, atol, rows, notes, reasons)
+        return CheckResult(net.name, net.phase, expected.name, found.name, rtol, atol, rows, notes, empty, reasons)
 
     theirs = Side("ONNX Runtime", {}, {}, onnx.arrays)
     if against is None:
@@ -172,15 +175,16 @@ def _run_backward(net: Net, found: Run, progress: Progress) -> None:
 
 
 def _add_idle_diffs(net: Net, layers: Run, against: Arrays) -> None:
-    """Add the diffs that backward does not write and a reference holds all the same: those of losses (their
-    loss_weight), and of what does not learn (zeros). A blob that Caffe sends no gradient has zeros there too, which
-    say nothing: a model may well give the gradient by a target."""
-    learnable = net.learnable
+    """Add the diffs that our backward does not gather and a reference holds all the same: those at which backward
+    starts, those of the tops of Splits that stand in no prototxt, and those of what does not learn (zeros). A blob that
+    Caffe sends no gradient has zeros there too, which say nothing (a model may well give the gradient by a target), or
+    what a layer computed there."""
+    learnable, scratch = net.learnable, scratch_diffs(net)
     for key, reference in against.items():
         kind, name = split_key(key)
         if key in layers.arrays:
             continue
-        if kind == DIFF and name in net.blobs and np.any(reference):
+        if kind == DIFF and name in net.blobs and name not in scratch and np.any(reference):
             layers.arrays[key] = net.blobs[name].diff.copy()
         elif kind == PDIFF and name in learnable:
             layers.arrays[key] = learnable[name].diff.copy()
@@ -222,7 +226,7 @@ def _notes_against(net: Net, layers: Run, against: Arrays, name: str) -> list[st
         notes.append(f"not compared, since this run has no such value: {_some(unknown)}")
     if missing:
         notes.append(f"not compared, since {name} has no such value: {_some(missing)}")
-    return notes
+    return [*notes, *getattr(against, "notes", ())]
 
 
 def _is_news(net: Net, key: str, array: np.ndarray) -> bool:
@@ -230,7 +234,11 @@ def _is_news(net: Net, key: str, array: np.ndarray) -> bool:
     kind, name = split_key(key)
     if kind == DATA:
         return name not in net.blobs
-    return kind == PARAM_AFTER or (kind in (DIFF, PDIFF) and bool(np.any(array)))
+    if kind == PARAM_AFTER and name in net.learnable:
+        return not np.array_equal(array, net.learnable[name].data, equal_nan=True)
+    if kind == DIFF and name in net.blobs:
+        return False  # no layer sends a gradient there: what it holds is zeros, or what a layer computed in it
+    return kind in (PARAM_AFTER, DIFF, PDIFF) and bool(np.any(array))
 
 
 def _some(names: Sequence[str]) -> str:

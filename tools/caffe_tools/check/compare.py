@@ -56,6 +56,8 @@ class CheckResult:
     atol: float
     rows: list[Difference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    proves_nothing: list[str] = field(default_factory=list)
+    """Blobs whose agreement says nothing, since all of each is 0 or the same number."""
     reasons: list[str] = field(default_factory=list)
     """Why the whole runs differ where each layer by itself agrees."""
 

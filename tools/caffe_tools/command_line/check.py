@@ -23,7 +23,7 @@ def add(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from caffe_tools.check import peers
+    from caffe_tools.check import opencv_peer, peers
     from caffe_tools.check.check import Peer, check
     from caffe_tools.files import load_arrays, write_json, write_text
     from caffe_tools.report.page import check_as_html
@@ -32,10 +32,11 @@ def run(options: argparse.Namespace) -> int:
     if options.caffe_python and options.against != "caffe":
         raise CaffeToolsError("--caffe-python goes with --against caffe")
     run_caffe = partial(peers.run_caffe, python=options.caffe_python or sys.executable)
-    known: dict[str, Peer] = {"caffe": run_caffe, "opencv": peers.run_opencv}
+    known: dict[str, Peer] = {"caffe": run_caffe, "opencv": opencv_peer.run_opencv}
     against = known.get(options.against) or (load_arrays(options.against) if options.against else None)
     with progress(f"checking {options.net}") as say:
-        net = load_net(options)
+        is_recorded = isinstance(against, dict)  # with the weights that its net had
+        net = load_net(options, draws=not is_recorded)
         results = check(net, against, options.against or "", rtol=options.rtol, atol=options.atol, progress=say)
     if options.report:
         write_text(options.report, check_as_html(results))

@@ -108,10 +108,12 @@ def output(path: str) -> str:
 # A net ----------------------------------------------------------------------------------------------------------------
 
 
-def load_net(options: argparse.Namespace, default_phase: str | None = None) -> Net:
-    """The net with its weights and inputs; without ``--phase`` the phase that the net is made for."""
+def load_net(options: argparse.Namespace, default_phase: str | None = None, draws: bool = False) -> Net:
+    """The net with its weights and inputs; without ``--phase`` the phase that the net is made for. With ``draws``,
+    where no weights are given, what would be 0 is drawn, so that all numbers say something."""
     from caffe_tools.files import load_arrays
     from caffe_tools.net.draw import draw_inputs
+    from caffe_tools.net.draw_weights import draw_weights
     from caffe_tools.net.inputs import feed
     from caffe_tools.net.keys import IN
     from caffe_tools.net.net import Net
@@ -136,7 +138,9 @@ def load_net(options: argparse.Namespace, default_phase: str | None = None) -> N
     fed = feed(net, arrays, options.inputs or "")
     cut_off = [str(layer.first("name")) for layer in message.messages("layer")] if getattr(options, "to", ()) else []
     account_for_weights(net, loaded, cut_off)
-    draw_inputs(net, fed, options.seed)
+    draw_inputs(net, fed, options.seed, zeros=draws)
+    if draws and not files:
+        draw_weights(net, options.seed)
     return net
 
 

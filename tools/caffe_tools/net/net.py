@@ -66,7 +66,7 @@ class Net:
         if isinstance(phase, (str, os.PathLike)) and phase not in PHASES:  # the older order
             weights, phase, level = phase, level, None
         message = prototxt if isinstance(prototxt, Message) else load(prototxt)
-        self._directory = "" if isinstance(prototxt, Message) else str(Path(prototxt).parent)
+        self.directory = "" if isinstance(prototxt, Message) else str(Path(prototxt).parent)
         self.spec = self._read(message, _phase_name(phase), int(level or 0), stages or (), to, allow_modules)
         self.name, self.phase = self.spec.name, self.spec.phase
         self.random = np.random.default_rng(seed)
@@ -115,8 +115,8 @@ class Net:
         if kind is None or (spec.type == "Python" and is_allowed(spec, self._allow_modules)):
             return PythonLayer(spec, self._allow_modules)
         if kind.is_source:
-            return SourceLayer(spec, kind, self.random, self._directory, self._input_shapes)
-        return StandardLayer(spec, kind, self.random, self._directory, stored)
+            return SourceLayer(spec, kind, self.random, self.directory, self._input_shapes)
+        return StandardLayer(spec, kind, self.random, self.directory, stored)
 
     def _place(self, layer: EmbeddedLayer) -> None:
         spec = layer.spec

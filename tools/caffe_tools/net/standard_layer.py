@@ -41,6 +41,8 @@ class StandardLayer:
         self.spec, self.type, self.kind = spec, spec.type, kind
         self.is_loss = kind.is_loss
         self.blobs: list[Blob] = []
+        self.fillers: list[Values] = []
+        """What fills each learnable blob where no weights are given."""
         self.random_values: dict[str, np.ndarray] = {}
         """The random numbers of the last forward pass, by ``<layer>/<i>``; before the first, zeros."""
         self.states: dict[int, np.ndarray] = {}
@@ -105,6 +107,7 @@ class StandardLayer:
             else:
                 blob.adopt(found)
             self.blobs.append(blob)
+            self.fillers.append(filler)
         elif self.blobs[index].shape != shape:
             raise self.spec.error(
                 f"its learnable blob {index} has the shape {self.blobs[index].shape}, but these bottoms need {shape}"

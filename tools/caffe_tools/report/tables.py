@@ -97,11 +97,11 @@ def check_verdict(result: CheckResult) -> str:
         worst = max((row.deciding.relative for row in result.rows), default=0.0)
         numbers = f"(largest relative difference {worst:.1e}, allowed {result.rtol:g})"
         if not explained:
-            return f"{_what(result)} agree {numbers}."
+            return f"{_what(result)} agree {numbers}{_without_evidence(result)}."
         gathered = max(row.relative for row in explained)
         return (
             f"{_what(result)} agree layer by layer {numbers}. What accumulates over the layers is more in"
-            f" {len(explained)} of them (up to {gathered:.1e}), explained above."
+            f" {len(explained)} of them (up to {gathered:.1e}), explained above{_without_evidence(result)}."
         )
     number = sum(not row.agrees for row in result.rows)
     deciding = wrong.deciding
@@ -109,8 +109,15 @@ def check_verdict(result: CheckResult) -> str:
         f"off by {deciding.absolute:.3g} at {deciding.where} ({deciding.relative:.1e} of its largest value,"
         f" allowed {result.rtol:g})"
     )
-    follow = f" {len(explained)} more differ by what they are given alone." if explained else ""
-    return f"{number} of {len(result.rows)} differ. The first that goes wrong: {_describe(wrong)}: {how}.{follow}"
+    follow = f"{_without_evidence(result)}." + (
+        f" {len(explained)} more differ by what they are given alone." if explained else ""
+    )
+    return f"{number} of {len(result.rows)} differ. The first that goes wrong: {_describe(wrong)}: {how}{follow}"
+
+
+def _without_evidence(result: CheckResult) -> str:
+    count = len(result.proves_nothing)
+    return f"; {count} blob{'s prove' if count > 1 else ' proves'} nothing" if count else ""
 
 
 def _what(result: CheckResult) -> str:

@@ -21,6 +21,7 @@ from caffe_tools.prototxt import fields
 from caffe_tools.prototxt.fields import Field, Values
 from caffe_tools.prototxt.layer_spec import LayerSpec
 from caffe_tools.prototxt.messages import FILLER
+from caffe_tools.standard.examples import Example
 from caffe_tools.standard.form import check_counts
 from caffe_tools.standard.limits import expect_size, naming_extremes
 from caffe_tools.standard.registry import TAUGHT, LayerType
@@ -39,6 +40,9 @@ class Host(Protocol):
 
     def keep(self, index: int, value: ir.Value) -> None: ...
 
+
+MEAN, VARIANCE, FACTOR, SCALE, SHIFT = "mean", "variance", "factor", "scale", "shift"
+"""What a stored blob is that no gradient changes; FACTOR divides the others."""
 
 DEFAULT_FILLER = fields.read(None, FILLER, "filler")
 
@@ -63,10 +67,13 @@ class Layer:
     directory: str = ""
     learnable_count: int = 0
     draws_random: bool = False
-    statistics: set[int] = field(default_factory=set)
+    statistics: dict[int, str] = field(default_factory=dict)
+    """The stored blobs that no gradient changes, and what they are."""
     sharing: Sharing | None = None
     """What the layer's function says of the memory of its tops, where they have none of their own."""
     label_ranges: dict[int, tuple[int, int | None]] = field(default_factory=dict)
+    examples: dict[int, Example] = field(default_factory=dict)
+    """Bottoms for which not any numbers will do, and how such are drawn that do."""
     _messages: dict[str, Values] = field(default_factory=dict)
 
     @property
@@ -97,9 +104,10 @@ class Layer:
         expect_size(self.spec, f"its learnable blob {index}", shape)
         return self.host.parameter(index, shape, filler or DEFAULT_FILLER)
 
-    def statistic(self, shape: Sequence[int]) -> ir.Value:
-        """The layer's next stored blob that no gradient changes (BatchNorm's running statistics), at first zeros."""
-        self.statistics.add(self.learnable_count)
+    def statistic(self, shape: Sequence[int], what: str) -> ir.Value:
+        """The layer's next stored blob that no gradient changes (BatchNorm's running statistics), at first zeros;
+        ``what`` is MEAN, VARIANCE and so on."""
+        self.statistics[self.learnable_count] = what
         return self.parameter(shape)
 
     def update(self, index: int, value: ir.Value) -> None:

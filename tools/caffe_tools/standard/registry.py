@@ -48,6 +48,8 @@ class LayerType:
     they hold: CLASS_INDEX, BINARY or REAL. Which class indices are valid, the function says (``expect_labels``)."""
     probabilities: int | None = None
     """The bottom that holds probabilities."""
+    moves: bool = False
+    """Whether its tops hold the elements of its bottoms as they are, at other places."""
     regions: int | None = None
     """The bottom that has a row for each region, whose number is not the batch size."""
     output_axis: Callable[[Any], int] | None = None
@@ -81,6 +83,7 @@ def layer_type(
     is_source: bool = False,
     labels: Mapping[int, str] | None = None,
     probabilities: int | None = None,
+    moves: bool = False,
     regions: int | None = None,
     output_axis: Callable[[Any], int] | None = None,
     per_channel: Callable[[Any, Sequence[Any]], tuple[Any, Any] | None] | None = None,
@@ -103,6 +106,7 @@ def layer_type(
             is_source,
             labels or {},
             probabilities,
+            moves,
             regions,
             output_axis,
             per_channel,

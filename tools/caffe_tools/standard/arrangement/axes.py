@@ -15,7 +15,7 @@ from caffe_tools.standard.layer import Layer, Sharing, dims_text
 from caffe_tools.standard.registry import layer_type
 
 
-@layer_type("Flatten", flatten_param={"axis": Int(1), "end_axis": Int(-1)})
+@layer_type("Flatten", moves=True, flatten_param={"axis": Int(1), "end_axis": Int(-1)})
 def flatten(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """The axes from ``axis`` to ``end_axis`` as one."""
     p, shape = layer.flatten_param, op.shape(x)
@@ -29,7 +29,7 @@ def flatten(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     return op.reshape(x, [*shape[:first], size, *shape[last + 1 :]])
 
 
-@layer_type("Reshape", reshape_param={"shape": Submessage(SHAPE), "axis": Int(0), "num_axes": Int(-1)})
+@layer_type("Reshape", moves=True, reshape_param={"shape": Submessage(SHAPE), "axis": Int(0), "num_axes": Int(-1)})
 def reshape(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """``shape`` replaces ``num_axes`` axes from ``axis`` on; in it 0 copies a dim and -1 takes what is left."""
     p, source = layer.reshape_param, op.shape(x)
@@ -54,7 +54,7 @@ def reshape(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     return op.reshape(x, dims)
 
 
-@layer_type("Permute", permute_param={"order": Repeated(UInt())})
+@layer_type("Permute", moves=True, permute_param={"order": Repeated(UInt())})
 def permute(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """The bottom with its axes in the order ``order``; axes that it leaves out follow in their own order."""
     order, rank = list(layer.permute_param.order), len(op.shape(x))

@@ -14,7 +14,7 @@ from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import layer_type
 
 
-@layer_type("ShuffleChannel", shuffle_channel_param={"group": UInt(1)})
+@layer_type("ShuffleChannel", moves=True, shuffle_channel_param={"group": UInt(1)})
 def shuffle_channel(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """Channel g · (C / group) + c becomes channel c · group + g."""
     group, shape = layer.shuffle_channel_param.group, layer.expect_axes(0, x, 2, math.inf)
@@ -26,7 +26,7 @@ def shuffle_channel(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     return op.reshape(op.Transpose(parted, perm=order), shape)
 
 
-@layer_type("Reorg", reorg_param={"stride": UInt(), "reverse": Bool(False)})
+@layer_type("Reorg", moves=True, reorg_param={"stride": UInt(), "reverse": Bool(False)})
 def reorg(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """Pixels to channels: N × C × H × W becomes N × C·s² × H/s × W/s (``reverse``: channels to pixels), s = ``stride``.
 

@@ -14,7 +14,7 @@ from caffe_tools.standard.layer import Layer, Sharing, dims_text
 from caffe_tools.standard.registry import layer_type
 
 
-@layer_type("Concat", bottoms=(1, None), concat_param={"axis": Int(1), "concat_dim": UInt(1)})
+@layer_type("Concat", moves=True, bottoms=(1, None), concat_param={"axis": Int(1), "concat_dim": UInt(1)})
 def concat(op: Builder, layer: Layer, *bottoms: ir.Value) -> ir.Value:
     """The bottoms one behind the other along ``axis``."""
     p, first = layer.concat_param, op.shape(bottoms[0])
@@ -35,7 +35,10 @@ def concat(op: Builder, layer: Layer, *bottoms: ir.Value) -> ir.Value:
 
 
 @layer_type(
-    "Slice", tops=(1, None), slice_param={"axis": Int(1), "slice_point": Repeated(UInt()), "slice_dim": UInt(1)}
+    "Slice",
+    moves=True,
+    tops=(1, None),
+    slice_param={"axis": Int(1), "slice_point": Repeated(UInt()), "slice_dim": UInt(1)},
 )
 def slice_(op: Builder, layer: Layer, x: ir.Value) -> ir.Value | tuple[ir.Value, ...]:
     """The bottom cut along ``axis`` at the slice points, or into equal parts."""
@@ -63,14 +66,14 @@ def slice_(op: Builder, layer: Layer, x: ir.Value) -> ir.Value | tuple[ir.Value,
     return op.Split(x, lengths, axis=axis, outputs=tops)
 
 
-@layer_type("Split", tops=(1, None))
+@layer_type("Split", moves=True, tops=(1, None))
 def split(op: Builder, layer: Layer, x: ir.Value) -> tuple[ir.Value, ...]:
     """Every top is the bottom; the diffs of the tops add up."""
     layer.sharing = Sharing.DATA
     return (x,) * layer.top_count
 
 
-@layer_type("Tile", tile_param={"axis": Int(1), "tiles": Int()})
+@layer_type("Tile", moves=True, tile_param={"axis": Int(1), "tiles": Int()})
 def tile(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """``tiles`` copies of the bottom side by side along ``axis``."""
     p, shape = layer.tile_param, list(op.shape(x))

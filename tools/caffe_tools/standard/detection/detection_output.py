@@ -18,6 +18,7 @@ from caffe_tools.standard.detection.nms import (
     non_maximum_suppression,
     without_inverted,
 )
+from caffe_tools.standard.examples import prior_boxes
 from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import layer_type
 
@@ -52,6 +53,7 @@ def detection_output(op: Builder, layer: Layer, code: ir.Value, scores: ir.Value
     """
     p = layer.detection_output_param
     _check(op, layer, code, scores, priors)
+    layer.examples[2] = prior_boxes
     labels = np.array([label for label in range(p.num_classes) if label != p.background_label_id])
     boxes = _decoded(op, layer, code, priors, labels)
     scores_ = op.Transpose(op.Reshape(scores, [0, -1, p.num_classes]), perm=[0, 2, 1])

@@ -14,6 +14,7 @@ from caffe_tools.prototxt.messages import LOSS_PARAM
 from caffe_tools.standard.detection.box_matching import GroundTruth, Matches, hardest, match, read_ground_truth
 from caffe_tools.standard.detection.boxes import CODE_TYPE, decode, encode
 from caffe_tools.standard.detection.detection_output import NMS_PARAM, check_predictions
+from caffe_tools.standard.examples import ground_truth, prior_boxes
 from caffe_tools.standard.layer import FLT_MIN, Layer
 from caffe_tools.standard.registry import REAL, layer_type
 
@@ -61,6 +62,7 @@ def multi_box_loss(
     """
     p = layer.multibox_loss_param
     count = _check(op, layer, code, scores, priors, truth)
+    layer.examples |= {2: prior_boxes, 3: ground_truth(op.shape(code)[0], p.num_classes, p.background_label_id)}
     batch = op.dims(code, [0])
     prior, variance = op.Split(op.reshape(op.Slice(priors, [0], [1], [0]), [2, count, 4]), [1, 1], axis=0, outputs=2)
     rows = read_ground_truth(op, truth, op.Squeeze(batch, [0]), p.use_difficult_gt)

@@ -16,6 +16,7 @@ from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Float, Repeated, UInt
 from caffe_tools.standard.detection.nms import among_the_best, non_maximum_suppression
+from caffe_tools.standard.examples import image_sizes
 from caffe_tools.standard.layer import Layer, param_values
 from caffe_tools.standard.registry import layer_type, python_layer_type
 
@@ -131,6 +132,7 @@ def _proposals(op: Builder, layer: Layer, bottoms: Sequence[ir.Value], settings:
     """The rows, and their scores as a column."""
     scores, deltas, image = bottoms
     _check(op, layer, bottoms, len(settings.anchors))
+    layer.examples[2] = image_sizes(op.shape(scores), settings.stride)
     boxes = _boxes(op, deltas, image, settings)
     foreground = op.Slice(scores, [len(settings.anchors)], [2 * len(settings.anchors)], [1])
     # by position, then anchor, as the boxes

@@ -13,7 +13,7 @@ import numpy as np
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Float
-from caffe_tools.standard.layer import Layer
+from caffe_tools.standard.layer import FACTOR, MEAN, VARIANCE, Layer
 from caffe_tools.standard.registry import layer_type
 
 
@@ -42,7 +42,7 @@ def batch_norm(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     if any(spec.lr_mult for spec in layer.spec.params):
         raise layer.error("lr_mult must be 0: its stored blobs are statistics, which no solver may change", "param")
     channels = shape[1]
-    sums = [layer.statistic((channels,)), layer.statistic((channels,)), layer.statistic((1,))]
+    sums = [layer.statistic((channels,), MEAN), layer.statistic((channels,), VARIANCE), layer.statistic((1,), FACTOR)]
     return _by_stored(op, x, p.eps, sums) if _uses_stored(layer) else _by_batch(op, layer, x, sums)
 
 

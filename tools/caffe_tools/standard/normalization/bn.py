@@ -10,7 +10,7 @@ from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.prototxt.fields import Bool, Enum, Float, Submessage
 from caffe_tools.prototxt.messages import ENGINE, FILLER
-from caffe_tools.standard.layer import Layer
+from caffe_tools.standard.layer import MEAN, SCALE, SHIFT, VARIANCE, Layer
 from caffe_tools.standard.registry import layer_type
 
 SEGNET = {"bn_mode"}
@@ -60,7 +60,7 @@ def _blobs(op: Builder, layer: Layer, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Scale and shift."""
     p, form = layer.bn_param, (1, op.shape(x)[1], 1, 1)
     if p.frozen:
-        return layer.statistic(form), layer.statistic(form)
+        return layer.statistic(form, SCALE), layer.statistic(form, SHIFT)
     scale = p.slope_filler if "slope_filler" in p.given else p.scale_filler
     shift = p.bias_filler if "bias_filler" in p.given else p.shift_filler
     return layer.parameter(form, scale), layer.parameter(form, shift)
@@ -91,7 +91,8 @@ def _with_statistics(op: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     is_older = bool({"var_eps", "moving_average", "decay"} & p.given)
     eps, share = (p.var_eps, p.decay) if is_older else (p.eps, 1 - p.momentum)
     scale, shift = _blobs(op, layer, x)
-    mean, variance = layer.statistic((1, channels, 1, 1)), layer.statistic((1, channels, 1, 1))
+    form = (1, channels, 1, 1)
+    mean, variance = layer.statistic(form, MEAN), layer.statistic(form, VARIANCE)
     if p.frozen or (layer.phase == "TEST" and (p.moving_average or not is_older)):
         flat = [op.reshape(value, [channels]) for value in (scale, shift, mean, variance)]
         return op.BatchNormalization(x, *flat, epsilon=eps)

@@ -12,7 +12,7 @@ from caffe_tools.standard.layer import Layer, dims_text
 from caffe_tools.standard.registry import layer_type
 
 
-@layer_type("Crop", bottoms=2, crop_param={"axis": Int(2), "offset": Repeated(UInt())})
+@layer_type("Crop", moves=True, bottoms=2, crop_param={"axis": Int(2), "offset": Repeated(UInt())})
 def crop(op: Builder, layer: Layer, x: ir.Value, reference: ir.Value) -> ir.Value:
     """The first bottom, from ``axis`` on cut to the second one's dims, beginning at ``offset`` (one, or one per axis).
 

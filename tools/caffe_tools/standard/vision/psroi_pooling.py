@@ -28,7 +28,7 @@ def psroi_pooling(op: Builder, layer: Layer, x: ir.Value, rois: ir.Value) -> ir.
     scaled, but over 0.1 at least; G = ``group_size`` bins a side. A bin outside the map gives 0.
     """
     p = layer.psroi_pooling_param
-    rois_ = check_rois(op, layer, x, rois)
+    rois_ = check_rois(op, layer, x, rois, p.spatial_scale)
     if not p.spatial_scale or p.spatial_scale < 0 or min(p.output_dim or 0, p.group_size or 0) < 1:
         raise layer.error("spatial_scale, output_dim and group_size must be given, and be positive")
     group, outputs, channels = p.group_size, p.output_dim, op.shape(x)[1]

@@ -14,6 +14,7 @@ from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.loop import loop
 from caffe_tools.prototxt.fields import Float, UInt
+from caffe_tools.standard.examples import regions
 from caffe_tools.standard.layer import Layer
 from caffe_tools.standard.registry import layer_type
 
@@ -32,7 +33,7 @@ def roi_pooling(op: Builder, layer: Layer, x: ir.Value, rois: ir.Value) -> ir.Va
     map gives 0. ONNX's MaxRoiPool is defined alike. The gradient goes to the first greatest element; regions get none.
     """
     p = layer.roi_pooling_param
-    rois_ = check_rois(op, layer, x, rois)
+    rois_ = check_rois(op, layer, x, rois, p.spatial_scale)
     if not p.pooled_h or not p.pooled_w:
         raise layer.error("pooled_h and pooled_w must be given, and be 1 or more", "roi_pooling_param")
     if not 0 < p.spatial_scale < math.inf:
@@ -47,12 +48,14 @@ def roi_pooling(op: Builder, layer: Layer, x: ir.Value, rois: ir.Value) -> ir.Va
     return y
 
 
-def check_rois(op: Builder, layer: Layer, x: ir.Value, rois: ir.Value) -> ir.Value:
-    """The regions as R × 5; NetError where they, or the map, have another form."""
+def check_rois(op: Builder, layer: Layer, x: ir.Value, rois: ir.Value, scale: float | None) -> ir.Value:
+    """The regions as R × 5, of images that the map shows ``scale`` as large; NetError where they, or the map, have
+    another form."""
     layer.expect_axes(0, x, 4)
     shape = op.shape(rois)
     if len(shape) < 2 or [dim for dim in shape[1:] if dim != 1] != [5]:
         raise layer.misfit(1, shape, ", but must be R×5: (image, x1, y1, x2, y2) a row")
+    layer.examples[1] = regions(op.shape(x), abs(scale or 1))
     return op.reshape(rois, [shape[0], 5])
 
 
