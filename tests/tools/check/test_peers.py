@@ -40,10 +40,10 @@ def parameters_of(net):
 
 @pytest.fixture
 def caffe(tmp_path, monkeypatch):
-    """A module ``caffe`` in the working directory, made of the embedded net."""
+    """A module ``caffe`` ahead of any other, made of the embedded net."""
     folders = [str(Path(caffe_tools.__file__).parent.parent), *sys.path]
     (tmp_path / "caffe.py").write_text(CAFFE.format(folders=folders), encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path / "caffe.py"
 
 
@@ -65,16 +65,25 @@ def test_caffe_gets_the_same_inputs_and_weights_and_returns_blobs_and_gradients(
         np.testing.assert_array_equal(theirs[key], array, err_msg=key)
 
 
+WITHOUT_CAFFE = """#!/bin/sh
+exec {python} -c "import runpy, sys; sys.modules['caffe'] = None; sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')" "$@"
+"""
+
+
 def test_an_interpreter_without_caffe_is_said_to_have_none(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    python = tmp_path / "python"
+    python.write_text(WITHOUT_CAFFE.format(python=sys.executable))
+    python.chmod(0o755)
     net = Net(prototxt.parse(TRAINED), "TRAIN")
     with pytest.raises(NetError, match="has no Caffe: name one that has with --caffe-python"):
-        run_caffe(net, run_layers(net, True)[1] | parameters_of(net))
+        run_caffe(net, run_layers(net, True)[1] | parameters_of(net), python=str(python))
 
 
 def test_another_package_called_caffe_is_no_caffe(tmp_path, monkeypatch):
     (tmp_path / "caffe.py").write_text("", encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     net = Net(prototxt.parse(TRAINED), "TRAIN")
     with pytest.raises(NetError, match="is not Caffe"):
         run_caffe(net, run_layers(net, True)[1] | parameters_of(net))
