@@ -9,6 +9,7 @@ import pytest
 
 from caffe_tools.errors import CaffeToolsError
 from nets import inputs, layer, net_of
+from tables import rows
 
 X = (2, 6, 5, 4)
 PARAM = {
@@ -221,15 +222,17 @@ def test_a_layer_that_caffe_would_not_build_is_an_error_that_says_what_would_be_
 
 @pytest.mark.parametrize(
     ("type_", "rest", "message"),
-    [
-        ("InfogainLoss", "loss_param { normalize: true }", "InfogainLoss takes normalization, not the older normalize"),
-        ("BatchNorm", "param { lr_mult: 1 }", "lr_mult must be 0: its stored blobs are statistics"),
-        ("ReLU", "relu_param { } relu_param { }", "relu_param is given 2 times, give it once"),
-        ("ReLU", "relu_param: 3", "relu_param is written as relu_param { … }"),
-        ("ReLU", "relu_param { negative_slop: 1 }", "relu_param has no field 'negative_slop': did you mean 'negative_"),
-        ("ReLU", "relu_parm { negative_slope: 1 }", "it has no field 'relu_parm': did you mean 'relu_param'?"),
-        ("ReLU", "propagate_dwon: true", "it has no field 'propagate_dwon': did you mean 'propagate_down'?"),
-    ],
+    rows(
+        """
+        InfogainLoss | loss_param { normalize: true } | InfogainLoss takes normalization, not the older normalize
+        BatchNorm | param { lr_mult: 1 } | lr_mult must be 0: its stored blobs are statistics
+        ReLU | relu_param { } relu_param { } | relu_param is given 2 times, give it once
+        ReLU | relu_param: 3 | relu_param is written as relu_param { … }
+        ReLU | relu_param { negative_slop: 1 } | relu_param has no field 'negative_slop': did you mean 'negative_
+        ReLU | relu_parm { negative_slope: 1 } | it has no field 'relu_parm': did you mean 'relu_param'?
+        ReLU | propagate_dwon: true | it has no field 'propagate_dwon': did you mean 'propagate_down'?
+        """
+    ),
 )
 def test_a_field_that_says_what_caffe_would_not_take_is_an_error(type_, rest, message):
     bottoms = [(4, 3), (4,), (3, 3)] if type_ == "InfogainLoss" else [X]
