@@ -15,6 +15,7 @@ from caffe_tools.net.draw import draw_inputs
 from caffe_tools.net.net import Net
 from nets import inputs, layer, net_of
 from number_cases import CASES, INTEGERS, REALS, net_with, number_fields
+from tables import rows
 
 WITH_NUMBERS = sorted(name for name, kind in standard.TYPES.items() if any(number_fields(kind)))
 FED = {"AnnotatedData", "Data", "HDF5Data", "ImageData", "WindowData"}
@@ -73,18 +74,20 @@ def refusal(text):
 
 @pytest.mark.parametrize(
     ("type_", "param", "blamed"),
-    [
-        ("Deconvolution", "convolution_param { num_output: 3 kernel_size: 4294967295 }", "kernel_size is 4294967295"),
-        ("Deconvolution", "convolution_param { num_output: 3 kernel_size: 3 stride: 50000 }", "stride is 50000"),
-        ("Convolution", "convolution_param { num_output: 3 kernel_size: 3 pad: 60000 }", "pad is 60000"),
-        ("InnerProduct", "inner_product_param { num_output: 2000000000 }", "num_output is 2000000000"),
-        ("Interp", "interp_param { height: 46000 width: 46000 }", "interp_param.height is 46000"),
-        ("Interp", "interp_param { zoom_factor: 100000 }", "zoom_factor is 100000"),
-        ("Upsample", "upsample_param { scale: 100000 }", "scale is 100000"),
-        ("Tile", "tile_param { tiles: 2147483647 }", "tiles is 2147483647"),
-        ("LRN", "lrn_param { local_size: 2147483647 }", "local_size is 2147483647"),
-        ("ROIPooling", "roi_pooling_param { pooled_h: 100000 pooled_w: 100000 }", "pooled_h is 100000"),
-    ],
+    rows(
+        """
+        Deconvolution | convolution_param { num_output: 3 kernel_size: 4294967295 } | kernel_size is 4294967295
+        Deconvolution | convolution_param { num_output: 3 kernel_size: 3 stride: 50000 } | stride is 50000
+        Convolution | convolution_param { num_output: 3 kernel_size: 3 pad: 60000 } | pad is 60000
+        InnerProduct | inner_product_param { num_output: 2000000000 } | num_output is 2000000000
+        Interp | interp_param { height: 46000 width: 46000 } | interp_param.height is 46000
+        Interp | interp_param { zoom_factor: 100000 } | zoom_factor is 100000
+        Upsample | upsample_param { scale: 100000 } | scale is 100000
+        Tile | tile_param { tiles: 2147483647 } | tiles is 2147483647
+        LRN | lrn_param { local_size: 2147483647 } | local_size is 2147483647
+        ROIPooling | roi_pooling_param { pooled_h: 100000 pooled_w: 100000 } | pooled_h is 100000
+        """
+    ),
 )
 def test_a_blob_that_is_too_large_names_the_field(type_, param, blamed):
     rois = inputs(rois=(2, 5)) if type_ == "ROIPooling" else ""
