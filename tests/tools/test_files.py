@@ -14,6 +14,7 @@ from caffe_tools.command_line import cli
 from caffe_tools.errors import CaffeToolsError
 from caffe_tools.export.export import export, save
 from caffe_tools.files import load_arrays, save_arrays, write_json, write_text
+from caffe_tools.net.net import Net
 from nets import inner_product, inputs, net_of
 
 NET = inputs(data=(300, 300)) + inner_product("ip", "data", "y", outputs=300)
@@ -137,3 +138,9 @@ def test_an_npz_of_objects_is_refused_without_a_word_of_pickle(here):
     np.savez("f.npz", a=np.array([{}], object))
     message = refused(load_arrays, "f.npz")
     assert message == "f.npz is no .npz of plain arrays: Object arrays cannot be loaded"
+
+
+@pytest.mark.parametrize("read", [Net, caffemodel.read, load_arrays], ids=["net", "weights", "arrays"])
+@pytest.mark.parametrize("path", ["a\0b", "folder", "", "no/x", "n" * 300, "/dev/null"])
+def test_what_cannot_be_read_is_said_in_one_line(here, read, path):
+    refused(read, path)

@@ -84,7 +84,8 @@ def choice(name: str, known: Iterable[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\W_]", "", name).lower() or name
+    # a damaged ONNX model has names that are bytes
+    return re.sub(r"[\W_]", "", str(name)).lower() or str(name)
 
 
 def few(names: Iterable[str], room: int = 90) -> str:

@@ -53,7 +53,7 @@ def test_all_of_them_are_told_at_once():
     text = X + layer("a", "ReLU", "x", "a", "leaky_param { }") + layer("b", "TanH", "a", "b", "blobs_lr: 1")
     message = refused(text)
     assert "layer 'a' (ReLU): it has no field 'leaky_param'" in message
-    assert "; net.prototxt:3:53: layer 'b' (TanH): it has blobs_lr" in message
+    assert "net.prototxt:3:53: layer 'b' (TanH): it has blobs_lr" in message
 
 
 def test_so_it_is_in_a_python_layer_and_in_an_old_net():

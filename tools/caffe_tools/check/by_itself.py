@@ -175,7 +175,7 @@ class ByItself:
 
 
 def _blob(array: np.ndarray, is_own: bool) -> Blob:
-    blob = Blob(array.shape)
+    blob = Blob()
     blob.adopt(np.array(array, np.float32) if is_own else np.asarray(array, np.float32))
     return blob
 

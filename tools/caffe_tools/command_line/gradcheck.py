@@ -54,5 +54,5 @@ def _label(text: str) -> tuple[int, int]:
     """The type of --label."""
     index, separator, classes = text.partition("=")
     if not separator or not index.strip().isdecimal() or not classes.strip().isdecimal() or int(classes) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form INDEX=CLASSES, such as 1=10")
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form INDEX=CLASSES: give one such as 1=10")
     return int(index), int(classes)

@@ -50,8 +50,9 @@ def load(path: str | os.PathLike) -> Message:
                 kind = kind or "a binary file (a .caffemodel holds weights, not the net's text)"
                 raise PrototxtError(f"{path}: {kind}, where a prototxt (UTF-8 text such as 'layer {{ }}') is expected")
             data += file.read()
-    except OSError as error:
-        raise PrototxtError(f"{path}: cannot read the prototxt: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise PrototxtError(f"{path}: cannot read the prototxt: {reason}") from None
     # A byte that is not UTF-8 becomes a surrogate: Caffe skips it in a comment, the parser refuses it elsewhere.
     message = parse(data.decode("utf-8", "surrogateescape"), str(path))
     if not len(message):

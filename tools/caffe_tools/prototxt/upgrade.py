@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from caffe_tools.errors import few, nearest
 from caffe_tools.prototxt.fields import constant
 from caffe_tools.prototxt.message import FieldValue, Message
 from caffe_tools.prototxt.upgrade_v0 import fail, v0_to_v1
@@ -90,7 +91,8 @@ def _v1_type(v1: Message) -> str:
         return name
     if type(value) is str:
         fail(place, f"in 'layers' a type is a constant such as CONVOLUTION: write 'layer' for type: \"{value}\"")
-    fail(place, f"unknown V1 layer type {value}: expected one of {', '.join(V1_TYPES)}")
+    hint = nearest(str(value), V1_TYPES) or f"expected one of {few(V1_TYPES)}"
+    fail(place, f"unknown V1 layer type {value}: {hint}")
 
 
 def _add_param_specs(v1: Message, layer: Message) -> None:

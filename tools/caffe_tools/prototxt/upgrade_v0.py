@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import NoReturn
 
-from caffe_tools.errors import NetError
+from caffe_tools.errors import NetError, few, nearest
 from caffe_tools.prototxt.message import Identifier, Message, Position
 
 _SAME_NAME = (
@@ -103,9 +103,8 @@ def _upgrade_layer(connection: Message) -> Message:
             fail(place, f"'{name}' beside a V0 'layer {{' is ignored by Caffe: move it inside or remove it")
     v0 = connection.messages("layer")[0]
     if v0_type not in V0_TYPES:
-        fail(
-            v0.position_of("type"), f"unknown V0 layer type {v0_type!r}: expected one of {', '.join(sorted(V0_TYPES))}"
-        )
+        hint = nearest(v0_type, V0_TYPES) or f"expected one of {few(sorted(V0_TYPES))}"
+        fail(v0.position_of("type"), f"unknown V0 layer type {v0_type!r}: {hint}")
     param_name, own_fields = V0_PARAMS.get(v0_type, ("", ""))
     v1 = Message(connection.position)
     moved = {"transform_param": Message(v0.position), param_name: Message(v0.position)}
