@@ -7,6 +7,7 @@ import json
 import numpy as np
 
 from caffe_tools.net.blob import Blob
+from caffe_tools.net.python_layer import make_instance
 
 
 def blob_of(array, dtype=np.float32):
@@ -19,9 +20,8 @@ class Run:
     """One layer with its bottoms and tops, after ``setup`` and ``reshape``: ``forward``, ``backward`` are to call."""
 
     def __init__(self, layer_class, params, bottoms, tops=1, phase=0, dtype=np.float32):
-        self.layer = layer_class()
-        self.layer.param_str = params if isinstance(params, str) else json.dumps(params)
-        self.layer.phase = phase
+        param_str = params if isinstance(params, str) else json.dumps(params)
+        self.layer = make_instance(layer_class, param_str, ("TRAIN", "TEST")[phase], dtype)
         self.bottom = [blob_of(array, dtype) for array in bottoms]
         self.top = [Blob((), dtype) for _ in range(tops)]
         self.layer.setup(self.bottom, self.top)

@@ -10,7 +10,9 @@ import pytest
 import caffe_layers
 from caffe_layers import LayerError, ShapeError
 from caffe_layers import functional as F
+from caffe_layers.contract import StandInLayer
 from caffe_layers.elementwise.losses import ElementwiseLoss
+from caffe_tools.net.python_layer import make_instance
 from layer_blobs import Run, blob_of
 from layer_cases import ACTIVATIONS, CASES, LAYERS, LOSSES, Case
 
@@ -189,7 +191,7 @@ def test_softmax_sums_to_one_over_its_axis(axis):
 
 
 def test_without_caffe_the_layer_is_made_as_caffe_makes_it_and_has_blobs():
-    layer = caffe_layers.Layer(None)
+    layer = StandInLayer(None)
     blob = layer.blobs.add_blob(2, 3)
     assert layer.blobs[0] is blob and blob.data.shape == blob.diff.shape == (2, 3)
     assert layer.param_str == "" and layer.phase == TRAIN
@@ -247,7 +249,9 @@ def test_blobs_of_float64_are_computed_in_float64():
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_layer_says_what_its_bottoms_hold_before_set_up_and_after(layer):
     known = {"class index", "0 or 1", "real", "distribution", "probabilities", None}
-    assert {LAYERS[layer]().holds(index) for index in range(len(LAYERS[layer].bottoms))} <= known
+    assert {
+        make_instance(LAYERS[layer], "", "TRAIN").holds(index) for index in range(len(LAYERS[layer].bottoms))
+    } <= known
 
 
 @pytest.mark.parametrize(

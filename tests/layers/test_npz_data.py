@@ -7,6 +7,7 @@ import pytest
 
 from caffe_layers import LayerError, NpzDataLayer, ParameterError
 from caffe_tools.net.blob import Blob
+from caffe_tools.net.python_layer import make_instance
 
 
 @pytest.fixture
@@ -17,8 +18,8 @@ def source(tmp_path):
 
 
 def _layer(params, tops=2):
-    layer, top = NpzDataLayer(), [Blob(()) for _ in range(tops)]
-    layer.param_str = ", ".join(f"{key}: {value!r}" for key, value in params.items())
+    param_str = ", ".join(f"{key}: {value!r}" for key, value in params.items())
+    layer, top = make_instance(NpzDataLayer, param_str, "TRAIN"), [Blob(()) for _ in range(tops)]
     layer.setup([], top)
     layer.reshape([], top)
     return layer, top

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import caffe_layers
 from caffe_layers import ParameterError, params
 from caffe_layers.params import ValueRefused, parse
+from caffe_tools.net.python_layer import make_instance
 
 
 @pytest.mark.parametrize(
@@ -83,8 +84,7 @@ def test_text_that_is_no_mapping_is_an_error_with_the_place(text, message):
 
 
 def _read(text, layer=caffe_layers.SigmoidFocalLossLayer):
-    layer = layer()
-    layer.param_str = text
+    layer = make_instance(layer, text, "TRAIN")
     layer.setup([None, None], [None])
     return layer.params
 
