@@ -91,3 +91,18 @@ def test_a_net_with_weights_keeps_them(shared):
     draw_weights(net)
     for name, data in before.items():
         np.testing.assert_array_equal(net.learnable[name].data, data)
+
+
+LARGE_LOSS = inputs(x=(300, 400), t=(300, 400)) + layer("loss", "EuclideanLoss", "x t", "loss")
+
+
+@pytest.mark.parametrize("off, agrees", [(1 - 5e-4, True), (0.9, False), (1.01, False)])
+def test_a_large_sum_of_float32_is_held_against_one_in_float64(off, agrees):
+    net = drawn_net(LARGE_LOSS, "TEST")
+    x, t = (net.blobs[name].data.astype(np.float64) for name in "xt")
+    loss = float(np.square(x - t).sum() / 600)
+    for result in check(net, {"data/loss": np.float32(loss * off)}, "theirs"):
+        assert result.agrees == agrees
+        assert bool(result.reasons) == agrees
+    if agrees:
+        assert "theirs adds 120000 numbers for blob 'loss' in float32 and is off by 5.0e-04" in result.reasons[0]

@@ -10,6 +10,7 @@ import types
 import numpy as np
 import pytest
 
+from caffe_layers.contract import StandInLayer
 from caffe_tools.errors import NetError
 from nets import inputs, layer, net_of
 
@@ -292,6 +293,7 @@ def test_asking_a_loss_for_a_gradient_toward_its_labels_is_an_error():
 def test_an_unrelated_package_called_caffe_does_not_hide_the_stand_in(write_module, monkeypatch):
     unrelated = types.ModuleType("caffe")
     monkeypatch.setitem(sys.modules, "caffe", unrelated)
+    monkeypatch.setattr("caffe_layers.layer.Layer", StandInLayer)  # as where no real Caffe is
     net = net_with(write_module(DOUBLE), "Double")
     assert (net.forward(x=np.full((2, 3), 1.5))["y"] == 3).all()
     assert sys.modules["caffe"] is unrelated

@@ -12,6 +12,7 @@ import onnxruntime
 from caffe_tools.check import evidence
 from caffe_tools.check.compare import ATOL, RTOL, CheckResult
 from caffe_tools.check.comparison import Comparison, run_inside, session_giving
+from caffe_tools.check.double_sums import with_double_sums
 from caffe_tools.check.scratch import scratch_diffs
 from caffe_tools.check.sides import Side, side_of
 from caffe_tools.errors import NetError
@@ -102,7 +103,14 @@ def check(
         kinds = ", ".join(kind.key("…") for kind in (DATA, DIFF, PDIFF, PARAM_AFTER))
         raise NetError(f"{against_name} holds no {kinds} of this net")
     peer = side_of(against_name, net, results, reference, fed)
-    return [compared(peer, ours), compared(peer, theirs)]
+
+    def compared_with_peer(found: Side) -> CheckResult:
+        result = compared(peer, found)
+        result.rows, lines = with_double_sums(net, results, peer, found, result.rows, rtol)
+        result.reasons += lines
+        return result
+
+    return [compared_with_peer(ours), compared_with_peer(theirs)]
 
 
 def run_layers(

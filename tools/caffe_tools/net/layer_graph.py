@@ -31,9 +31,11 @@ class LayerGraph:
     each learnable blob that the layer has.
     """
 
-    def __init__(self, describe: Describe, shapes: Sequence[Shape], expect_blob: ExpectBlob) -> None:
+    def __init__(
+        self, describe: Describe, shapes: Sequence[Shape], expect_blob: ExpectBlob, dtype: str = "float32"
+    ) -> None:
         self.layer = describe(self)
-        self._op = Builder(name=self.layer.name)
+        self._op = Builder(name=self.layer.name, float_type=dtype)
         self._expect_blob = expect_blob
         self._parameters: list[ir.Value] = []
         self._random: list[ir.Value] = []

@@ -159,6 +159,16 @@ class StandardLayer:
                 blob.data[...] = results[f"update{index}"]
         self.states = {i: results[f"kept{i}"] for i in self._graph.state_shapes}
 
+    def in_double(self, bottoms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The tops computed in float64; GraphError where ONNX Runtime has an operator in float32 alone."""
+        shapes = [bottom.shape for bottom in bottoms]
+        session = LayerGraph(self._describe, shapes, lambda *of_blob: None, "float64").forward_session()
+        feeds = {f"bottom{i}": bottom.astype(np.float64) for i, bottom in enumerate(bottoms)}
+        feeds |= {f"parameter{i}": blob.data.astype(np.float64) for i, blob in enumerate(self.blobs)}
+        wanted = {value.name for value in session.get_inputs()}
+        names = [output.name for output in session.get_outputs() if output.name.startswith("top")]
+        return run(session, names, {name: feeds[name] for name in wanted}, f"{self.spec.place} in float64")
+
     def _check_labels(self, bottoms: Sequence[Blob]) -> None:
         """Where Caffe would read beside its scores, say which label is wrong."""
         for index, (classes, ignored) in self.layer.label_ranges.items():
