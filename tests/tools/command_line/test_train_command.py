@@ -141,6 +141,15 @@ def test_an_interrupted_run_writes_its_snapshot_though_the_solver_wants_none_at_
     assert (tmp_path / "run_iter_1.solverstate").is_file()
 
 
+@pytest.fixture
+def hears_hangups():
+    """Who runs the tests under nohup ignores SIGHUP, and what they start inherits that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hears_hangups")
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_closed_terminal_costs_no_run(number, tmp_path, capsys, monkeypatch):
     """It hangs up twice, and nobody reads what the run prints."""
@@ -165,6 +174,7 @@ def test_a_run_under_nohup_hears_no_hangup(tmp_path, monkeypatch):
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.usefixtures("hears_hangups")
 def test_a_reader_that_is_gone_costs_no_snapshot(tmp_path):
     solver = write_solver(tmp_path, "max_iter: 100000000 display: 1 test_iter: 1 test_interval: 1")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "layers"), str(ROOT / "tools")])}
