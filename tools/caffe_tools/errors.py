@@ -99,6 +99,11 @@ def few(names: Iterable[str], room: int = 90) -> str:
     return ", ".join(shown)
 
 
+def few_quoted(names: Iterable[str], room: int = 300) -> str:
+    """The same with the names as Python writes them, which shows where one begins and ends."""
+    return few(map(repr, names), room)
+
+
 # Where in a user's code -----------------------------------------------------------------------------------------------
 
 _NOT_THEIRS = ("caffe_tools", "caffe_layers", "caffe", "importlib")
@@ -130,9 +135,3 @@ def short_path(path: str) -> str:
     """The path as seen from the working directory, where it is below."""
     relative = os.path.relpath(path)
     return path if relative.startswith(os.pardir) else relative
-
-
-def some_of(names: Sequence[str], most: int = 20) -> str:
-    """The names, quoted; of more than ``most`` the first ones, and how many more there are."""
-    listed = ", ".join(map(repr, names[:most]))
-    return f"{listed} and {len(names) - most} more" if len(names) > most else listed

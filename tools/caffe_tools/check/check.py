@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
 
@@ -15,7 +15,7 @@ from caffe_tools.check.comparison import Comparison, run_inside, session_giving
 from caffe_tools.check.double_sums import with_double_sums
 from caffe_tools.check.scratch import scratch_diffs
 from caffe_tools.check.sides import Side, side_of
-from caffe_tools.errors import NetError
+from caffe_tools.errors import NetError, few
 from caffe_tools.export.export import Exported, ExportOptions, export
 from caffe_tools.graph.session import make_session, run
 from caffe_tools.net.keys import DATA, DIFF, IN, PARAM, PARAM_AFTER, PDIFF, RANDOM, TOP_DIFF, Arrays, split_key
@@ -231,9 +231,9 @@ def _notes_against(net: Net, layers: Run, against: Arrays, name: str) -> list[st
     missing = [key for key in layers.arrays if key not in against]
     notes = []
     if unknown:
-        notes.append(f"not compared, since this run has no such value: {_some(unknown)}")
+        notes.append(f"not compared, since this run has no such value: {few(unknown)}")
     if missing:
-        notes.append(f"not compared, since {name} has no such value: {_some(missing)}")
+        notes.append(f"not compared, since {name} has no such value: {few(missing)}")
     return [*notes, *getattr(against, "notes", ())]
 
 
@@ -247,8 +247,3 @@ def _is_news(net: Net, key: str, array: np.ndarray) -> bool:
     if kind == DIFF and name in net.blobs:
         return False  # no layer sends a gradient there: what it holds is zeros, or what a layer computed in it
     return kind in (PARAM_AFTER, DIFF, PDIFF) and bool(np.any(array))
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_tools.errors import some_of
+from caffe_tools.errors import few_quoted
 from caffe_tools.net.keys import DATA, Arrays
 
 
@@ -24,4 +24,4 @@ def note(names: list[str]) -> list[str]:
         return []
     if len(names) == 1:
         return [f"blob {names[0]!r} proves nothing: all of it is 0 or the same number"]
-    return [f"blobs {some_of(names)} prove nothing: all of each is 0 or the same number"]
+    return [f"blobs {few_quoted(names)} prove nothing: all of each is 0 or the same number"]

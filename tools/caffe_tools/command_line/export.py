@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from caffe_tools.command_line.shared import DONE, REPEATED, add_net_options, load_net, number, output, progress
-from caffe_tools.errors import CaffeToolsError, some_of
+from caffe_tools.errors import CaffeToolsError, few_quoted
 
 if TYPE_CHECKING:
     from caffe_tools.net.net import Net
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _note_missing_weights(net: Net, options: argparse.Namespace) -> None:
     if net.at_fillers and not options.weights:
-        which = some_of(net.at_fillers) if net.given_weights else "the model"
+        which = few_quoted(net.at_fillers) if net.given_weights else "the model"
         warnings.warn(f"no --weights are given: the weights of {which} are what the fillers drew", stacklevel=2)
 
 

@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import CheckerPass, TopologicalSortPass
 
-from caffe_tools.errors import ExportError, one_line, some_of
+from caffe_tools.errors import ExportError, few_quoted, one_line
 from caffe_tools.export.forward_graph import ForwardGraph, LiftBars, Named
 from caffe_tools.export.functions import LayersAsFunctions
 from caffe_tools.export.options import ExportOptions
@@ -90,7 +90,7 @@ def export(net: Net, options: ExportOptions | None = None) -> Exported:
         first = forward.computed([blob for blob, *_ in training.losses] or blobs)
     made = forward.computed(forward.results)
     if not first and made and (training or not options.blobs):
-        inner = some_of([split_key(key)[1] for key in made][::-1])
+        inner = few_quoted([split_key(key)[1] for key in made][::-1])
         raise ExportError(f"the net has no outputs (its end is a Silence): name blobs with --to; it computes {inner}")
     if training:
         inputs |= TOP_DIFF.keyed(training.top_diffs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from caffe_tools.errors import some_of
+from caffe_tools.errors import few_quoted
 
 
 class WeightsWarning(UserWarning):
@@ -67,4 +67,4 @@ def _at_fillers(names: Sequence[str]) -> str:
 
 
 def _layers(names: Sequence[str]) -> str:
-    return f"layer{'s' if len(names) > 1 else ''} {some_of(names)}"
+    return f"layer{'s' if len(names) > 1 else ''} {few_quoted(names)}"

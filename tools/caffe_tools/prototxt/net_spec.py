@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from caffe_tools.errors import NetError, nearest, raise_all, some_of
+from caffe_tools.errors import NetError, few_quoted, nearest, raise_all
 from caffe_tools.prototxt import fields
 from caffe_tools.prototxt.fields import Bool, Int, OptionalEnum, Repeated, String, Submessage
 from caffe_tools.prototxt.layer_spec import LAYER, PHASES, LayerSpec, ParamSpec
@@ -181,7 +181,7 @@ def _needed(layers: Sequence[LayerSpec], to: Sequence[str]) -> list[LayerSpec]:
     made = list(dict.fromkeys(top for layer in layers for top in layer.tops))
     for name in to:
         if name not in made:
-            raise NetError(f"the net has no blob {name!r}: {nearest(name, made) or f'it has {some_of(made)}'}")
+            raise NetError(f"the net has no blob {name!r}: {nearest(name, made) or f'it has {few_quoted(made)}'}")
     needed, kept = set(to), []
     for layer in reversed(layers):
         if needed.intersection(layer.tops):

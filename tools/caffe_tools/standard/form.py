@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from caffe_tools.errors import NetError, nearest, some_of
+from caffe_tools.errors import NetError, few_quoted, nearest
 from caffe_tools.prototxt.fields import Field
 from caffe_tools.prototxt.layer_spec import LAYER, LayerSpec
 from caffe_tools.prototxt.message import Message
@@ -41,7 +41,9 @@ def field_faults(layers: Sequence[LayerSpec]) -> list[NetError]:
             except NetError as error:
                 faults.append(error)
     for (name, why), (first, *others) in unread.items() if not faults else ():
-        also = f" (so in {len(others)} other layers: {some_of([spec.name for spec in others], 8)})" if others else ""
+        also = (
+            f" (so in {len(others)} other layers: {few_quoted([spec.name for spec in others], 90)})" if others else ""
+        )
         first.note(f"{name} changes nothing: {why}{also}", name)
     return faults
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from caffe_layers import params
-from caffe_tools.errors import CaffeToolsError, GraphError, NetError, place_in_user_code, raised, some_of
+from caffe_tools.errors import CaffeToolsError, GraphError, NetError, few_quoted, place_in_user_code, raised
 from caffe_tools.graph import ir
 from caffe_tools.graph.builder import Builder
 from caffe_tools.graph.dims import Dim
@@ -271,5 +271,7 @@ def param_values(layer: Layer, kinds: Mapping[str, Callable[[Any], bool]]) -> di
         if key in values and not is_right(values[key]):
             raise layer.error(f"param_str: {key} is {values[key]!r}, which is not what it takes", "python_param")
     if unread := [str(key) for key in values if key not in kinds]:
-        layer.note(f"param_str: {some_of(unread)}: the layer does not read that, and nothing changes", "python_param")
+        layer.note(
+            f"param_str: {few_quoted(unread)}: the layer does not read that, and nothing changes", "python_param"
+        )
     return values
